@@ -1,0 +1,57 @@
+"""Statuses of an actor and the edges between them: the one table of what is allowed when.
+
+Checks, error texts and the diagram in docs/architecture.md come from EDGES.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from atepb import ateapi_pb2 as pb
+
+
+class Status(enum.IntEnum):
+    """Status of an actor; values are the wire's."""
+
+    RESUMING = pb.Actor.STATUS_RESUMING
+    RUNNING = pb.Actor.STATUS_RUNNING
+    SUSPENDING = pb.Actor.STATUS_SUSPENDING
+    SUSPENDED = pb.Actor.STATUS_SUSPENDED
+    PAUSING = pb.Actor.STATUS_PAUSING
+    PAUSED = pb.Actor.STATUS_PAUSED
+    CRASHED = pb.Actor.STATUS_CRASHED
+
+    @property
+    def transitional(self) -> bool:
+        """An operation owns the actor."""
+        return self in _TRANSITIONAL
+
+
+_TRANSITIONAL: Final = frozenset({Status.RESUMING, Status.SUSPENDING, Status.PAUSING})
+
+
+class Verb(enum.StrEnum):
+    """What an operation does."""
+
+    RESUME = "resume"
+    SUSPEND = "suspend"
+    PAUSE = "pause"
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """A verb's way through the statuses; a failure that is no crash goes back to where it began."""
+
+    begins_in: frozenset[Status]
+    through: Status
+    to: Status
+
+
+EDGES: Final[Mapping[Verb, Edge]] = {
+    Verb.RESUME: Edge(frozenset({Status.SUSPENDED, Status.PAUSED}), Status.RESUMING, Status.RUNNING),
+    Verb.SUSPEND: Edge(
+        frozenset({Status.RUNNING, Status.PAUSED}), Status.SUSPENDING, Status.SUSPENDED
+    ),
+    Verb.PAUSE: Edge(frozenset({Status.RUNNING}), Status.PAUSING, Status.PAUSED),
+}

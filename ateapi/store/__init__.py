@@ -1,0 +1,1 @@
+"""The store: transactional verbs over an engine."""

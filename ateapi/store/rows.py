@@ -1,0 +1,252 @@
+"""What the store's verbs take and return: our own frozen dataclasses, no protobuf, no SQL."""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ateapi.lifecycle import Status, Verb
+from ateerrors.reason import Reason
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ActorRef:
+    """How callers name an actor."""
+
+    atespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.atespace}/{self.name}"
+
+
+class SnapshotKind(enum.StrEnum):
+    """Where a snapshot is."""
+
+    LOCAL = "local"
+    EXTERNAL = "external"
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotRow:
+    """A complete snapshot of an actor.
+
+    Attributes:
+        snapshot_id: UUID that begin chose.
+        location: LOCAL: folder name on the node; EXTERNAL: URI.
+        node_id: LOCAL: the node that has it; else empty.
+        digest: `sha256:<hex>` of the manifest.
+        epoch: The epoch that it was taken in.
+        bad: It could not be read back.
+    """
+
+    snapshot_id: str
+    kind: SnapshotKind
+    location: str
+    node_id: str
+    digest: str
+    size_bytes: int
+    created_ms: int
+    epoch: int
+    bad: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CrashRow:
+    """Why an actor is CRASHED (crash record of promises.md)."""
+
+    reason: Reason
+    message: str
+    operation_id: str = ""
+    verb: str = ""
+    step: str = ""
+    node_id: str = ""
+    node_name: str = ""
+    worker_name: str = ""
+    epoch: int = 0
+    time_ms: int = 0
+    exit_code: int | None = None
+    last_output: str = ""
+    last_good_snapshot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ActorRow:
+    """An actor. Times are milliseconds since 1970, UTC."""
+
+    uid: str
+    ref: ActorRef
+    status: Status
+    version: int
+    epoch: int
+    template_namespace: str
+    template_name: str
+    template_uid: str
+    selector: Mapping[str, str]
+    worker_uid: str | None
+    snapshot: SnapshotRow | None
+    crash: CrashRow | None
+    created_ms: int
+    updated_ms: int
+
+
+class WorkerStatus(enum.IntEnum):
+    """Whether a worker can be claimed."""
+
+    FREE = 1
+    ASSIGNED = 2
+    QUARANTINED = 3
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """A worker slot.
+
+    Attributes:
+        boot_id: Of the ateom process that drives it, as last reported.
+        claim: +1 at every claim, takeover and undo.
+        actor_uid: Whose it is while ASSIGNED; whose it was while QUARANTINED.
+        reason: Why it is QUARANTINED.
+    """
+
+    uid: str
+    namespace: str
+    pool: str
+    name: str
+    node_id: str
+    node_name: str
+    address: str
+    sandbox_class: str
+    boot_id: str
+    status: WorkerStatus
+    claim: int
+    actor_uid: str | None
+    epoch: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRow:
+    """An operation: it owns its actor until it is finished."""
+
+    operation_id: str
+    actor_uid: str
+    ref: ActorRef
+    verb: Verb
+    owner: str
+    epoch: int
+    origin: Status
+    worker_uid: str | None
+    claim: int
+    snapshot_id: str
+    destination: str
+    boot: bool
+    begun_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """`begin` gave the actor to the operation; rows as they are after it."""
+
+    operation: OperationRow
+    actor: ActorRow
+    worker: WorkerRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyThere:
+    """The goal of the verb already holds; nothing was changed."""
+
+    actor: ActorRow
+    worker: WorkerRow | None
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """An operation with the same goal runs; nothing was changed."""
+
+    operation: OperationRow
+
+
+BeginResult = Begun | AlreadyThere | Joined
+
+
+class WorkerFate(enum.StrEnum):
+    """What `finish` does with the operation's worker."""
+
+    KEEP = "keep"
+    FREE = "free"
+    QUARANTINE = "quarantine"
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """Outcome of an operation, written in one transaction.
+
+    Attributes:
+        status: The resting status.
+        worker: What becomes of the worker; ignored when there is none.
+        snapshot: Promoted to the actor's latest, and added to its history.
+        bad_snapshot_id: Marked bad.
+        crash: With CRASHED.
+        reason: Of the error that the callers get; None when it succeeded.
+    """
+
+    status: Status
+    worker: WorkerFate
+    snapshot: SnapshotRow | None = None
+    bad_snapshot_id: str = ""
+    crash: CrashRow | None = None
+    reason: Reason | None = None
+    message: str = ""
+    worker_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRow:
+    """A node as it last registered."""
+
+    node_id: str
+    name: str
+    target: str
+    arch: str
+    machine_boot_id: str
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class AtespaceRow:
+    """An atespace."""
+
+    name: str
+    uid: str
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceRow:
+    """A catalog object; `spec` has its defaults filled in."""
+
+    uid: str
+    kind: str
+    namespace: str
+    name: str
+    labels: Mapping[str, str]
+    spec: Mapping[str, object]
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One change of an actor, in revision order (outbox)."""
+
+    revision: int
+    time_ms: int
+    actor_uid: str
+    ref: ActorRef
+    what: str
+    status: Status | None
+    operation_id: str
+    epoch: int
+    reason: str = ""
+    message: str = ""
+    fields: Mapping[str, str] = field(default_factory=dict)

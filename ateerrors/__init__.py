@@ -1,0 +1,1 @@
+"""The error contract: every reason with its code, and how an error travels between services."""

@@ -1,0 +1,1 @@
+"""What atelet and ateom share on a node: paths and the snapshot manifest."""
