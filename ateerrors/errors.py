@@ -43,7 +43,7 @@ class AteError(Exception):
         crash_requested: A node without a precise reason said CRASH_ACTOR.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  # all but the first two are keywords
         self,
         reason: Reason,
         message: str,
@@ -54,13 +54,15 @@ class AteError(Exception):
         violations: Sequence[FieldViolation] = (),
         crash_requested: bool = False,
     ) -> None:
-        """Make an error; `code` defaults to the reason's first.
+        """Make an error; `code` defaults to the reason's first, an empty message to its meaning.
 
         Raises:
             ValueError: The code is OK, which is no error.
         """
-        super().__init__(message)
         rule = RULES[reason]
+        # `str(exc)` of a foreign error is often empty (TimeoutError): nobody is helped by nothing.
+        message = message or rule.meaning
+        super().__init__(message)
         self.reason = reason
         self.code = rule.codes[0] if code is None else code
         if self.code is grpc.StatusCode.OK:
@@ -95,17 +97,29 @@ class AteError(Exception):
 
 
 def invalid_argument(violations: Sequence[FieldViolation]) -> AteError:
-    """Build INVALID_ARGUMENT from every violation found, so that a caller mends all at once."""
+    """Build INVALID_ARGUMENT from every violation found, so that a caller mends all at once.
+
+    Raises:
+        ValueError: There is no violation, so there is no error.
+    """
+    if not violations:
+        msg = "an invalid argument needs at least one violation"
+        raise ValueError(msg)
     text = "; ".join(f"{v.field}: {v.description}" for v in violations)
     return AteError(Reason.INVALID_ARGUMENT, text, violations=violations)
 
 
 def reason_of(exc: BaseException | None) -> Reason | None:
-    """Return the reason of the first AteError among an exception and its causes."""
+    """Return the reason of the first AteError among an exception and its causes.
+
+    Only what was raised *from* something counts. An error that happens to be raised while another
+    is handled (`__context__`) is one of its own: to give it the other's reason could turn a bug in
+    a handler into a crash.
+    """
     seen: set[int] = set()
     while exc is not None and id(exc) not in seen:
         if isinstance(exc, AteError):
             return exc.reason
         seen.add(id(exc))
-        exc = exc.__cause__ or exc.__context__
+        exc = exc.__cause__
     return None

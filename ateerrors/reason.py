@@ -88,7 +88,7 @@ class Rule:
         crashes: Whether it moves the actor to CRASHED; `ateapi` decides (promises, phase table).
         meaning: When it is raised.
         caller: What a caller can do about it.
-        retry_s: Seconds that RetryInfo tells a caller to wait; None when trying again does not help.
+        retry_s: Seconds that RetryInfo tells a caller to wait; None: trying again does not help.
     """
 
     codes: tuple[grpc.StatusCode, ...]
@@ -104,7 +104,10 @@ _LATER = "try again later"
 
 RULES: Final[Mapping[Reason, Rule]] = {
     Reason.SNAPSHOT_NOT_FOUND: Rule(
-        (_C.DATA_LOSS,), "manifest or file of the snapshot is not in its store", _REVERT, Crashes.YES
+        (_C.DATA_LOSS,),
+        "manifest or file of the snapshot is not in its store",
+        _REVERT,
+        Crashes.YES,
     ),
     Reason.SNAPSHOT_CORRUPT: Rule(
         (_C.DATA_LOSS,),
@@ -127,9 +130,11 @@ RULES: Final[Mapping[Reason, Rule]] = {
     ),
     Reason.RUNTIME_CHECKPOINT_FAILED: Rule(
         (_C.DATA_LOSS, _C.UNAVAILABLE),
-        "the runtime fails to checkpoint twice, or wrote nothing",
-        _REVERT,
+        "the runtime fails to checkpoint twice, or wrote nothing; UNAVAILABLE when the actor did"
+        " not crash",
+        "when UNAVAILABLE try again; else " + _REVERT,
         Crashes.BY_POLICY,
+        retry_s=5,
     ),
     Reason.SNAPSHOT_UPLOAD_FAILED: Rule(
         (_C.DATA_LOSS, _C.UNAVAILABLE),
@@ -149,15 +154,16 @@ RULES: Final[Mapping[Reason, Rule]] = {
     ),
     Reason.WORKER_UNREACHABLE: Rule(
         (_C.DATA_LOSS, _C.UNAVAILABLE),
-        "no connection to the process that drives the sandbox for longer than its supervised restart"
-        " may take; UNAVAILABLE on resume",
+        "no connection to the process that drives the sandbox for longer than its supervised"
+        " restart may take; UNAVAILABLE on resume",
         "when UNAVAILABLE try again; else " + _REVERT,
         Crashes.ON_SUSPEND,
         retry_s=5,
     ),
     Reason.WORKER_ASSIGNMENT_LOST: Rule(
         (_C.DATA_LOSS,),
-        "the actor should have a worker and none is recorded, nor does a node report a live sandbox",
+        "the actor should have a worker and none is recorded, nor does a node report a live"
+        " sandbox",
         _REVERT,
         Crashes.YES,
     ),
@@ -191,7 +197,10 @@ RULES: Final[Mapping[Reason, Rule]] = {
     ),
     Reason.NODE_UNAVAILABLE: Rule((_C.UNAVAILABLE,), "a node does not answer", _LATER, retry_s=2),
     Reason.STORAGE_UNAVAILABLE: Rule(
-        (_C.UNAVAILABLE,), "the database or the store of snapshots does not answer", _LATER, retry_s=2
+        (_C.UNAVAILABLE,),
+        "the database or the store of snapshots does not answer",
+        _LATER,
+        retry_s=2,
     ),
     Reason.IMAGE_UNAVAILABLE: Rule(
         (_C.UNAVAILABLE,), "the image cannot be read just now", _LATER, retry_s=5
@@ -205,7 +214,9 @@ RULES: Final[Mapping[Reason, Rule]] = {
         "mend the image or the reference to it",
     ),
     Reason.TEMPLATE_INVALID: Rule(
-        (_C.FAILED_PRECONDITION,), "the template cannot run", "mend the template and apply it again"
+        (_C.FAILED_PRECONDITION,),
+        "the template cannot run",
+        "mend the template and apply it again",
     ),
     Reason.NODE_OUT_OF_RESOURCES: Rule(
         (_C.RESOURCE_EXHAUSTED,),
@@ -244,8 +255,12 @@ RULES: Final[Mapping[Reason, Rule]] = {
     Reason.RESOURCE_NOT_FOUND: Rule(
         (_C.NOT_FOUND,), "no such object in the catalog", "check kind, namespace and name"
     ),
-    Reason.SNAPSHOT_UNKNOWN: Rule((_C.NOT_FOUND,), "no such snapshot", "list the actor's snapshots"),
-    Reason.ALREADY_EXISTS: Rule((_C.ALREADY_EXISTS,), "an object of this name exists", "use another name"),
+    Reason.SNAPSHOT_UNKNOWN: Rule(
+        (_C.NOT_FOUND,), "no such snapshot", "list the actor's snapshots"
+    ),
+    Reason.ALREADY_EXISTS: Rule(
+        (_C.ALREADY_EXISTS,), "an object of this name exists", "use another name"
+    ),
     Reason.ATESPACE_NOT_EMPTY: Rule(
         (_C.FAILED_PRECONDITION,), "the atespace has actors", "delete its actors first"
     ),
@@ -260,12 +275,16 @@ RULES: Final[Mapping[Reason, Rule]] = {
         "apply with replace, which makes a new revision, or use another name",
     ),
     Reason.INVALID_ARGUMENT: Rule(
-        (_C.INVALID_ARGUMENT,), "a field of the request is not valid", "mend the fields named in BadRequest"
+        (_C.INVALID_ARGUMENT,),
+        "a field of the request is not valid",
+        "mend the fields named in BadRequest",
     ),
     Reason.OUT_OF_RANGE: Rule(
         (_C.OUT_OF_RANGE,), "the revision or page is too old", "start again from the beginning"
     ),
-    Reason.UNAUTHENTICATED: Rule((_C.UNAUTHENTICATED,), "no valid identity was shown", "show credentials"),
+    Reason.UNAUTHENTICATED: Rule(
+        (_C.UNAUTHENTICATED,), "no valid identity was shown", "show credentials"
+    ),
     Reason.PERMISSION_DENIED: Rule(
         (_C.PERMISSION_DENIED,), "the caller may not do this", "ask for the permission"
     ),
@@ -273,7 +292,9 @@ RULES: Final[Mapping[Reason, Rule]] = {
         (_C.UNIMPLEMENTED,), "the method or option is not implemented", "see the documentation"
     ),
     Reason.CANCELLED: Rule(
-        (_C.CANCELLED,), "the caller went away; the operation goes on", "ask again: it joins the operation"
+        (_C.CANCELLED,),
+        "the caller went away; the operation goes on",
+        "ask again: it joins the operation",
     ),
     Reason.DEADLINE_EXCEEDED: Rule(
         (_C.DEADLINE_EXCEEDED,),
@@ -293,10 +314,14 @@ RULES: Final[Mapping[Reason, Rule]] = {
         (_C.ABORTED,), "another operation owns the actor", _LATER, retry_s=1
     ),
     Reason.STALE_EPOCH: Rule(
-        (_C.ABORTED,), "the caller acts for an activation that was superseded", "read the actor again"
+        (_C.ABORTED,),
+        "the caller acts for an activation that was superseded",
+        "read the actor again",
     ),
     Reason.SESSION_UNKNOWN: Rule(
-        (_C.FAILED_PRECONDITION,), "the node's session is not known any more", "register the node again"
+        (_C.FAILED_PRECONDITION,),
+        "the node's session is not known any more",
+        "register the node again",
     ),
     Reason.STORE_BEHIND: Rule(
         (_C.UNAVAILABLE,),
@@ -305,5 +330,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
         retry_s=30,
     ),
     Reason.QUOTA_EXCEEDED: Rule((_C.RESOURCE_EXHAUSTED,), "a quota is used up", "free some of it"),
-    Reason.INTERNAL: Rule((_C.INTERNAL,), "a bug of ours; the traceback is in the log", "report it"),
+    Reason.INTERNAL: Rule(
+        (_C.INTERNAL,), "a bug of ours; the traceback is in the log", "report it"
+    ),
 }

@@ -27,7 +27,9 @@ from typing import Final
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 
-_COMPONENT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,251}[A-Za-z0-9])?")
+# Short of a file name's 255 bytes by what is appended to it (`.json`, the suffix of a temporary
+# file, an epoch).
+_COMPONENT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,198}[A-Za-z0-9])?")
 
 MANIFEST_NAME: Final = "manifest.json"
 
@@ -99,7 +101,7 @@ class NodePaths:
 
     @property
     def runsc_root(self) -> Path:
-        """runsc's --root."""
+        """State root of runsc (its `--root`)."""
         return self.base / "runsc"
 
     @property
@@ -126,7 +128,8 @@ class NodePaths:
 
     def activation(self, actor_uid: str, epoch: int) -> ActivationPaths:
         """Folder of one activation."""
-        return ActivationPaths(self.actors / component(actor_uid, "actor uid") / str(int(epoch)))
+        uid = component(actor_uid, "actor uid")
+        return ActivationPaths(self.actors / uid / _epoch(epoch))
 
     def local_snapshot(self, actor_uid: str, prefix: str) -> Path:
         """Folder of one local snapshot."""
@@ -140,4 +143,11 @@ class NodePaths:
 
 def container_id(actor_uid: str, epoch: int) -> str:
     """Return the runtime's id of an activation: fresh for every one."""
-    return f"{component(actor_uid, 'actor uid')}-{int(epoch)}"
+    return f"{component(actor_uid, 'actor uid')}-{_epoch(epoch)}"
+
+
+def _epoch(epoch: int) -> str:
+    if epoch < 0:
+        msg = f"epoch {epoch} is negative"
+        raise AteError(Reason.INVALID_ARGUMENT, msg)
+    return str(int(epoch))

@@ -1,9 +1,12 @@
 """What surrounds every RPC of a server: one log line, errors out with ErrorInfo, elapsed time."""
 
 import asyncio
+import contextlib
+import inspect
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
 from typing import Any, Final
 
 import grpc
@@ -20,112 +23,189 @@ _INTERNAL_TEXT: Final = "internal error; the log of the service has the details"
 _QUIET: Final = ("/grpc.health.v1.Health/", "/ateapi.NodeService/Beat", "/grpc.reflection.")
 
 # Handlers are untyped in grpc's own stubs: the one seam where Any is honest.
-_Behavior = Callable[[Any, Any], Any]
-_Handler = grpc.RpcMethodHandler
+_Handler = Any
+_Decode = Callable[[bytes], Any]
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Turns AteErrors into statuses with ErrorInfo, logs one line an RPC, adds the elapsed trailer.
+    """Turns AteErrors into statuses with ErrorInfo; logs a line an RPC; adds the elapsed trailer.
 
-    Args:
-        to_control: The server is a node's: what crashes an actor is marked so (CRASH_ACTOR).
+    It decodes requests and encodes responses itself: gRPC answers UNKNOWN, without details, when
+    that fails in its hands.
     """
 
     def __init__(self, *, to_control: bool = False) -> None:
+        """Make the interceptor; it has to be the last one of its server.
+
+        Args:
+            to_control: The server is a node's: what crashes an actor is marked so (CRASH_ACTOR).
+        """
         self._to_control = to_control
-        # Wrapping costs more than a lookup, and a server has few methods.
-        self._wrapped: dict[str, _Handler | None] = {}
+        # Wrapping costs more than a lookup, and a server has few methods (unknown ones stay out).
+        self._wrapped: dict[str, _Handler] = {}
 
     async def intercept_service(
         self,
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> Any:
-        method: str = handler_call_details.method
-        if method not in self._wrapped:
+    ) -> _Handler:
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
             handler = await continuation(handler_call_details)
             if handler is None:
-                return None
-            self._wrapped[method] = self._wrap(method, handler)
-        return self._wrapped[method]
+                return self._unknown(method)
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
 
-    def _wrap(self, method: str, handler: Any) -> Any:
+    def _wrap(self, method: str, handler: _Handler) -> _Handler:
+        decode = _decoder(method, handler.request_deserializer)
+        encode = handler.response_serializer
         if handler.unary_unary is not None:
-            return grpc.unary_unary_rpc_method_handler(
-                self._unary(method, handler.unary_unary),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
+            unary = self._unary(method, handler.unary_unary, decode, encode or _as_it_is)
+            return grpc.unary_unary_rpc_method_handler(unary)
         if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                self._stream(method, handler.unary_stream),
-                request_deserializer=handler.request_deserializer,
-                response_serializer=handler.response_serializer,
-            )
-        return handler
+            behavior = self._streaming(method, handler.unary_stream, decode)
+            return grpc.unary_stream_rpc_method_handler(behavior, response_serializer=encode)
+        if handler.stream_unary is not None:
+            behavior = self._plain(method, handler.stream_unary, _as_it_is)
+            return grpc.stream_unary_rpc_method_handler(behavior, decode, encode)
+        behavior = self._streaming(method, handler.stream_stream, _as_it_is)
+        return grpc.stream_stream_rpc_method_handler(behavior, decode, encode)
 
-    def _unary(self, method: str, behavior: _Behavior) -> _Behavior:
-        quiet = method.startswith(_QUIET)
-
-        async def handle(request: Any, context: Any) -> Any:
-            started = time.perf_counter_ns()
-            # A call's fields end with the call: grpc.aio runs each in a task of its own.
-            failure: AteError | None = None
-            try:
-                return await behavior(request, context)
-            except AteError as exc:
-                failure = exc
-            except asyncio.CancelledError:
-                self._line(method, started, Reason.CANCELLED.value, quiet=quiet)
-                raise
-            except (grpc.aio.AbortError, grpc.aio.UsageError):
-                raise
-            except Exception:
-                log.exception("rpc_failed", extra={"method": method})
-                failure = AteError(Reason.INTERNAL, _INTERNAL_TEXT)
-            finally:
-                if failure is None:
-                    elapsed = (time.perf_counter_ns() - started) // 1000
-                    context.set_trailing_metadata(((ELAPSED_KEY, str(elapsed)),))
-                    self._line(method, started, "OK", quiet=quiet)
-            await self._abort(method, started, context, failure)
-            return None
+    def _unary(
+        self, method: str, behavior: _Handler, decode: _Decode, encode: Callable[[Any], Any]
+    ) -> _Handler:
+        async def handle(request: bytes, context: Any) -> Any:
+            async with _Call(method, context, to_control=self._to_control):
+                return encode(await behavior(decode(request), context))
 
         return handle
 
-    def _stream(self, method: str, behavior: _Behavior) -> _Behavior:
+    def _plain(self, method: str, behavior: _Handler, decode: _Decode) -> _Handler:
         async def handle(request: Any, context: Any) -> Any:
-            started = time.perf_counter_ns()
-            failure: AteError | None = None
-            try:
-                async for response in behavior(request, context):
+            async with _Call(method, context, to_control=self._to_control):
+                return await behavior(decode(request), context)
+
+        return handle
+
+    def _streaming(self, method: str, behavior: _Handler, decode: _Decode) -> _Handler:
+        # A streaming method either yields its responses or hands them to context.write.
+        if not inspect.isasyncgenfunction(behavior):
+            return self._plain(method, behavior, decode)
+
+        async def handle(request: Any, context: Any) -> AsyncIterator[Any]:
+            async with (
+                _Call(method, context, to_control=self._to_control),
+                # Else a method whose caller went away is finalised whenever memory is collected.
+                contextlib.aclosing(behavior(decode(request), context)) as responses,
+            ):
+                async for response in responses:
                     yield response
-            except AteError as exc:
-                failure = exc
-            except (asyncio.CancelledError, grpc.aio.AbortError, grpc.aio.UsageError, GeneratorExit):
-                raise
-            except Exception:
-                log.exception("rpc_failed", extra={"method": method})
-                failure = AteError(Reason.INTERNAL, _INTERNAL_TEXT)
-            if failure is not None:
-                await self._abort(method, started, context, failure)
 
         return handle
 
-    async def _abort(self, method: str, started: int, context: Any, exc: AteError) -> None:
-        self._line(method, started, exc.reason.value, quiet=False, message=exc.message)
-        text, details = wire.trailers(exc, to_control=self._to_control)
-        elapsed = (time.perf_counter_ns() - started) // 1000
-        await context.abort(exc.code, text, (*details, (ELAPSED_KEY, str(elapsed))))
+    def _unknown(self, method: str) -> _Handler:
+        async def handle(_requests: Any, context: Any) -> None:
+            async with _Call(method[:128], context, to_control=self._to_control):
+                msg = f"no such method: {method[:128]}"
+                raise AteError(Reason.UNIMPLEMENTED, msg)
 
-    def _line(self, method: str, started: int, outcome: str, *, quiet: bool, message: str = "") -> None:
-        if quiet or not log.isEnabledFor(logging.INFO):
+        # Of the four kinds only this one waits for no request and so fits any caller.
+        return grpc.stream_stream_rpc_method_handler(handle)
+
+
+class _Call:
+    """One RPC, from its first instruction to what its caller is told."""
+
+    __slots__ = ("_context", "_method", "_started_ns", "_to_control")
+
+    def __init__(self, method: str, context: Any, *, to_control: bool) -> None:
+        self._method = method
+        self._context = context
+        self._to_control = to_control
+        self._started_ns = time.perf_counter_ns()
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(
+        self,
+        _kind: type[BaseException] | None,
+        exc: BaseException | None,
+        _traceback: TracebackType | None,
+    ) -> None:
+        if exc is None:
+            sent = self._context.trailing_metadata() or ()
+            self._context.set_trailing_metadata((*sent, self._elapsed()))
+            self._line("OK")
+            return
+        failure = self._failure_of(exc)
+        if failure is None:
+            self._line(_outcome_of(exc))
+            return
+        self._line(failure.reason.value, error=failure.message)
+        text, details = wire.trailers(failure, to_control=self._to_control)
+        await self._context.abort(failure.code, text, (*details, self._elapsed()))
+
+    def _failure_of(self, exc: BaseException) -> AteError | None:
+        """Return what to answer; None when the call has been answered or nobody waits."""
+        if isinstance(exc, AteError):
+            return exc
+        if isinstance(exc, grpc.aio.AioRpcError):
+            return wire.from_rpc_error(exc)
+        if isinstance(exc, asyncio.CancelledError):
+            return (
+                None if _is_cancelled() else AteError(Reason.CANCELLED, "the work was cancelled")
+            )
+        if isinstance(exc, grpc.aio.AbortError) or not isinstance(exc, Exception):
+            return None
+        log.error("rpc_failed", exc_info=exc, extra={"method": self._method})
+        return AteError(Reason.INTERNAL, _INTERNAL_TEXT)
+
+    def _elapsed(self) -> tuple[str, str]:
+        return ELAPSED_KEY, str((time.perf_counter_ns() - self._started_ns) // 1000)
+
+    def _line(self, outcome: str, *, error: str = "") -> None:
+        if (not error and self._method.startswith(_QUIET)) or not log.isEnabledFor(logging.INFO):
             return
         fields: dict[str, object] = {
-            "method": method,
+            "method": self._method,
             "outcome": outcome,
-            "elapsed_ms": round((time.perf_counter_ns() - started) / 1e6, 3),
+            "elapsed_ms": round((time.perf_counter_ns() - self._started_ns) / 1e6, 3),
         }
-        if message:
-            fields["error"] = message
+        if error:
+            fields["error"] = error
         log.info("rpc", extra=fields)
+
+
+def _decoder(method: str, decode: _Decode | None) -> _Decode:
+    if decode is None:
+        return _as_it_is
+
+    def checked(raw: bytes) -> Any:
+        try:
+            return decode(raw)
+        except Exception as exc:
+            msg = f"cannot read the request of {method}: it is no message of its type"
+            raise AteError(Reason.INVALID_ARGUMENT, msg) from exc
+
+    return checked
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
+
+
+def _is_cancelled() -> bool:
+    """Whether the call itself was cancelled: its caller went away or the server stops.
+
+    Else only what it waited for was, and gRPC, which takes every CancelledError for the former,
+    would leave the caller without an answer until its deadline.
+    """
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0
+
+
+def _outcome_of(exc: BaseException) -> str:
+    return "ABORTED_BY_METHOD" if isinstance(exc, grpc.aio.AbortError) else Reason.CANCELLED.value

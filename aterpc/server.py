@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import signal
 import socket
@@ -17,6 +16,7 @@ from grpc_reflection.v1alpha import reflection
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from aterpc import targets
 from aterpc.credentials import PLAINTEXT, Credentials
 from aterpc.interceptors import CallInterceptor
 
@@ -25,14 +25,22 @@ MAX_SOCKET_PATH_BYTES: Final = 107
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
+    # Clients ping each 10 s (aterpc.channels): below this they would be cut off for it.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.keepalive_permit_without_calls", 1),
+    # Two servers on one port would share its callers between them.
     ("grpc.so_reuseport", 0),
 )
 
 
 class Server:
-    """A gRPC server with health and reflection; register services on `grpc` before `start`."""
+    """A gRPC server with health and reflection; register services on `grpc` before `start`.
+
+    Attributes:
+        grpc: The server to register services on.
+        stopping: Set when `stop` begins: methods that stream for ever end on it, else each of them
+            holds the stop until the grace time is over.
+    """
 
     def __init__(self, *, to_control: bool = False) -> None:
         """Make the server.
@@ -43,26 +51,35 @@ class Server:
         self.grpc = grpc.aio.server(
             interceptors=(CallInterceptor(to_control=to_control),), options=_OPTIONS
         )
+        self.stopping = asyncio.Event()
         self._health = health_aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
-        self._sockets: list[Path] = []
+        self._names: tuple[str, ...] = ()
+        # {path: inode}: a path that holds another inode by now is not ours any more.
+        self._sockets: dict[Path, int] = {}
 
     def reflect(self, names: Sequence[str]) -> None:
-        """Serve reflection for the full names of the registered services."""
+        """Serve reflection and health for the full names of the registered services."""
+        self._names = tuple(names)
         reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self.grpc)
 
     def bind(self, target: str, credentials: Credentials = PLAINTEXT) -> str:
         """Bind `unix:PATH` or `HOST:PORT` (port 0: any); return the target to dial.
 
+        A socket can be connected to by the owner only. One that no process serves is replaced.
+
         Raises:
             AteError: INVALID_ARGUMENT when the target cannot be bound, or when it is plaintext and
                 not on the loopback address.
         """
-        if target.startswith("unix:"):
-            return self._bind_unix(Path(target.removeprefix("unix:")))
-        host, _, _ = target.rpartition(":")
-        if credentials.server is None and not _is_loopback(host):
-            msg = f"cannot listen on {target} without TLS: plaintext is for the loopback address only"
+        path = targets.socket_path(target)
+        if path is not None:
+            return self._bind_unix(path)
+        host = targets.host_of(target)
+        if credentials.server is None and not targets.is_loopback(host):
+            msg = (
+                f"cannot listen on {target} without TLS: plaintext is for loopback addresses only"
+            )
             raise AteError(Reason.INVALID_ARGUMENT, msg)
         try:
             if credentials.server is None:
@@ -70,40 +87,50 @@ class Server:
             else:
                 port = self.grpc.add_secure_port(target, credentials.server)
         except RuntimeError as exc:
-            msg = f"cannot listen on {target}: address in use or not of this machine"
+            msg = f"cannot listen on {target}: the address is in use or not of this machine"
             raise AteError(Reason.INVALID_ARGUMENT, msg) from exc
-        return f"{host}:{port}"
+        return f"{target.rpartition(':')[0]}:{port}"
 
     def _bind_unix(self, path: Path) -> str:
-        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-            msg = f"cannot listen on unix:{path}: the path is longer than {MAX_SOCKET_PATH_BYTES} bytes"
+        target = f"{targets.UNIX}{path}"
+        if len(bytes(path)) > MAX_SOCKET_PATH_BYTES:
+            msg = (
+                f"cannot listen on {target}: the path is longer than {MAX_SOCKET_PATH_BYTES} bytes"
+            )
             raise AteError(Reason.INVALID_ARGUMENT, msg)
-        if path.is_socket():
-            _refuse_live_socket(path)
-            path.unlink()
-        # Rights come from the umask at the moment of bind: nobody else may connect, not even for a moment.
+        _clear(path)
+        # Rights come from the umask at the moment of bind: nobody else may connect, not even for a
+        # moment.
         mask = os.umask(0o177)
         try:
-            self.grpc.add_insecure_port(f"unix:{path}")
+            self.grpc.add_insecure_port(targets.grpc_target(target))
         except RuntimeError as exc:
-            msg = f"cannot listen on unix:{path}: is its folder there and writable?"
+            msg = f"cannot listen on {target}: its folder is missing or not writable"
             raise AteError(Reason.INVALID_ARGUMENT, msg) from exc
         finally:
             os.umask(mask)
-        self._sockets.append(path)
-        return f"unix:{path}"
+        self._sockets[path] = path.stat().st_ino
+        return target
 
     async def start(self) -> None:
         """Serve; health says SERVING from here on."""
+        for name in ("", *self._names):
+            await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self.grpc.start()
-        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
 
     async def stop(self, grace_s: float) -> None:
-        """Refuse new calls, let running ones end within the grace time, remove the sockets."""
+        """Refuse new calls, let running ones end within the grace time, remove the sockets.
+
+        Health says NOT_SERVING to those who watch it. May be called again, and before `start`.
+        """
+        self.stopping.set()
         await self._health.enter_graceful_shutdown()
         await self.grpc.stop(grace_s)
-        for path in self._sockets:
-            path.unlink(missing_ok=True)
+        while self._sockets:
+            path, inode = self._sockets.popitem()
+            with contextlib.suppress(FileNotFoundError):
+                if path.stat().st_ino == inode:
+                    path.unlink()
 
 
 @contextlib.asynccontextmanager
@@ -120,20 +147,31 @@ async def until_signalled() -> AsyncIterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
+def _clear(path: Path) -> None:
+    """Remove a socket that nobody serves: what a killed process left.
+
+    Raises:
+        AteError: INVALID_ARGUMENT: something else is there, or a live process's socket.
+    """
+    if path.is_socket():
+        if _is_served(path):
+            msg = f"cannot listen on unix:{path}: another process serves it"
+            raise AteError(Reason.INVALID_ARGUMENT, msg)
+        path.unlink()
+    elif path.exists():
+        msg = f"cannot listen on unix:{path}: there is something else than a socket"
+        raise AteError(Reason.INVALID_ARGUMENT, msg)
 
 
-def _refuse_live_socket(path: Path) -> None:
-    """A socket that a live process serves is not ours to replace."""
+def _is_served(path: Path) -> bool:
     with socket.socket(socket.AF_UNIX) as probe:
+        # A server that is too busy to accept makes connect wait.
+        probe.settimeout(1)
         try:
             probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            return False
         except OSError:
-            return
-    raise AteError(Reason.INVALID_ARGUMENT, f"cannot listen on unix:{path}: another process serves it")
+            # No right to connect, or no answer in time: it is not ours to replace.
+            return True
+        return True
