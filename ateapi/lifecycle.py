@@ -1,6 +1,6 @@
 """Statuses of an actor and the edges between them: the one table of what is allowed when.
 
-Checks, error texts and the diagram in docs/architecture.md come from EDGES.
+Checks, error texts and the diagram in docs/architecture.md come from EDGES, CRASHABLE, DELETABLE.
 """
 
 import enum
@@ -41,7 +41,7 @@ class Verb(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """A verb's way through the statuses; a failure that is no crash goes back to where it began."""
+    """A verb's way through the statuses; a failure without a crash goes back to where it began."""
 
     begins_in: frozenset[Status]
     through: Status
@@ -49,9 +49,32 @@ class Edge:
 
 
 EDGES: Final[Mapping[Verb, Edge]] = {
-    Verb.RESUME: Edge(frozenset({Status.SUSPENDED, Status.PAUSED}), Status.RESUMING, Status.RUNNING),
+    Verb.RESUME: Edge(
+        frozenset({Status.SUSPENDED, Status.PAUSED}), Status.RESUMING, Status.RUNNING
+    ),
     Verb.SUSPEND: Edge(
         frozenset({Status.RUNNING, Status.PAUSED}), Status.SUSPENDING, Status.SUSPENDED
     ),
     Verb.PAUSE: Edge(frozenset({Status.RUNNING}), Status.PAUSING, Status.PAUSED),
 }
+
+# Where the newest state can be lost. An actor at rest in a snapshot finds out when it is resumed.
+CRASHABLE: Final = _TRANSITIONAL | {Status.RUNNING}
+
+# Where Delete needs no `any_state`.
+DELETABLE: Final = frozenset({Status.SUSPENDED, Status.CRASHED})
+
+
+def to_mermaid() -> str:
+    """Return the state diagram of an actor, for docs/architecture.md."""
+    lines = ["stateDiagram-v2", f"    [*] --> {Status.SUSPENDED.name}: create"]
+    for verb, edge in EDGES.items():
+        origins = sorted(edge.begins_in)
+        lines += [f"    {origin.name} --> {edge.through.name}: {verb}" for origin in origins]
+        lines.append(f"    {edge.through.name} --> {edge.to.name}: done")
+        lines += [f"    {edge.through.name} --> {origin.name}: undone" for origin in origins]
+    lines += [
+        f"    {status.name} --> {Status.CRASHED.name}: crash" for status in sorted(CRASHABLE)
+    ]
+    lines += [f"    {status.name} --> [*]: delete" for status in sorted(DELETABLE)]
+    return "\n".join(lines)
