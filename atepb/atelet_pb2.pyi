@@ -575,6 +575,9 @@ class CheckpointResponse(_message.Message):
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     PHASES_FIELD_NUMBER: _builtins.int
+    SANDBOX_DELETED_FIELD_NUMBER: _builtins.int
+    sandbox_deleted: _builtins.bool
+    """The sandbox was seen to be gone: the worker may be freed without a Reset."""
     @_builtins.property
     def snapshot(self) -> Global___Snapshot: ...
     @_builtins.property
@@ -584,10 +587,11 @@ class CheckpointResponse(_message.Message):
         *,
         snapshot: Global___Snapshot | None = ...,
         phases: _abc.Iterable[_ateapi_pb2.Phase] | None = ...,
+        sandbox_deleted: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["phases", b"phases", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["phases", b"phases", "sandbox_deleted", b"sandbox_deleted", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
