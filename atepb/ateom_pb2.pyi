@@ -597,6 +597,8 @@ class Slot(_message.Message):
     CLAIM_FIELD_NUMBER: _builtins.int
     SANDBOX_FIELD_NUMBER: _builtins.int
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     uid: _builtins.str
     name: _builtins.str
     address: _builtins.str
@@ -605,6 +607,9 @@ class Slot(_message.Message):
     """Highest claim seen."""
     memory_bytes: _builtins.int
     """Memory of the sandbox in bytes as last seen: how much a checkpoint of it may write."""
+    namespace: _builtins.str
+    """The worker's namespace and pool, which atelet reports in its beats."""
+    pool: _builtins.str
     @_builtins.property
     def sandbox(self) -> _ateapi_pb2.SandboxState: ...
     def __init__(
@@ -616,10 +621,12 @@ class Slot(_message.Message):
         claim: _builtins.int = ...,
         sandbox: _ateapi_pb2.SandboxState | None = ...,
         memory_bytes: _builtins.int = ...,
+        namespace: _builtins.str = ...,
+        pool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["sandbox", b"sandbox"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "claim", b"claim", "memory_bytes", b"memory_bytes", "name", b"name", "sandbox", b"sandbox", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "claim", b"claim", "memory_bytes", b"memory_bytes", "name", b"name", "namespace", b"namespace", "pool", b"pool", "sandbox", b"sandbox", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
