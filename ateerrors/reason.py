@@ -99,7 +99,8 @@ class Rule:
 
 
 _C = grpc.StatusCode
-_REVERT = "see the crash record; go back to the last good snapshot, or delete the actor"
+_BACK = "go back to the last good snapshot, or delete the actor"
+_REVERT = "see the crash record; " + _BACK
 _LATER = "try again later"
 
 RULES: Final[Mapping[Reason, Rule]] = {
@@ -173,7 +174,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
     Reason.SANDBOX_EXITED: Rule(
         (_C.DATA_LOSS,),
         "the program of the actor exited while the actor was RUNNING",
-        "see exit code and last output in the crash record; " + _REVERT,
+        "see exit code and last output in the crash record; " + _BACK,
         Crashes.YES,
     ),
     Reason.NODE_LOST: Rule(
@@ -333,4 +334,25 @@ RULES: Final[Mapping[Reason, Rule]] = {
     Reason.INTERNAL: Rule(
         (_C.INTERNAL,), "a bug of ours; the traceback is in the log", "report it"
     ),
+}
+
+# ErrorInfo metadata: {key: what its value is}. A key is set where the error's raiser knows it.
+METADATA: Final[Mapping[str, str]] = {
+    "atespace": "atespace of the actor",
+    "actor": "name of the actor, or its uid where a node raised the error",
+    "actorStatus": "status of the actor after the error, as `STATUS_CRASHED`",
+    "crashReason": "with ACTOR_CRASHED: the reason in the crash record",
+    "operation": "id of the operation that failed, or that is in the way",
+    "step": "step of the workflow that failed",
+    "epoch": "epoch of the activation",
+    "node": "name of the node",
+    "worker": "name of the worker",
+    "snapshot": "id of the snapshot that the error is about",
+    "lastGoodSnapshot": "id of the newest snapshot that can be gone back to",
+    "exitCode": "exit code of the program; 128 + n for signal n",
+    "pools": "with NO_FREE_WORKERS: the eligible pools, as `namespace/name`, separated by commas",
+    "busy": "with NO_FREE_WORKERS: how many of their workers are taken",
+    "total": "with NO_FREE_WORKERS: how many workers they have",
+    "sandbox": "from a node: what became of the sandbox (untouched, paused, running, gone)",
+    "copy": "from a node: best verified copy of the newest state (none, local, durable)",
 }

@@ -1,0 +1,52 @@
+"""What is generated is up to date, and the error contract is documented in full."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ateerrors.reason import METADATA, RULES, Reason
+from tools import gen_docs, gen_protos
+
+ROOT = Path(gen_docs.__file__).parent.parent
+PACKAGES = ("ateapi", "atectl", "ateerrors", "atelet", "atelocal", "atenode", "ateom", "aterpc")
+
+
+@pytest.mark.slow
+def test_generated_code_is_what_the_protos_say() -> None:
+    assert gen_protos.out_of_sync() == []
+
+
+@pytest.mark.parametrize("page", gen_docs.pages(), ids=lambda page: page.name)
+def test_page_is_what_the_code_says(page: Path) -> None:
+    assert page.read_text() == gen_docs.updated(page.read_text())
+
+
+def test_the_state_diagram_and_the_reasons_are_on_a_page() -> None:
+    names = {path.relative_to(gen_docs.DOCS).as_posix() for path in gen_docs.pages()}
+    assert {"architecture.md", "errors.md"} <= names
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_is_documented(reason: Reason) -> None:
+    assert reason in RULES
+    assert f"| `{reason}` | " in (gen_docs.DOCS / "errors.md").read_text()
+
+
+def test_every_metadata_key_that_is_set_is_documented() -> None:
+    """A caller that reads a key has to find out what it means."""
+    used = {key for name in PACKAGES for path in (ROOT / name).rglob("*.py") for key in _keys(path)}
+    assert used <= set(METADATA)
+
+
+def _keys(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        if isinstance(node.func, ast.Attribute) and node.func.attr == "with_metadata":
+            yield from (word.arg for word in node.keywords if word.arg)
+        for word in node.keywords:
+            if word.arg == "metadata" and isinstance(word.value, ast.Dict):
+                keys = (key for key in word.value.keys if isinstance(key, ast.Constant))
+                yield from (str(key.value) for key in keys)
