@@ -125,8 +125,34 @@ class WorkerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerReport:
+    """What a node says of a worker slot.
+
+    Attributes:
+        claim: The highest that its ateom has seen.
+        empty: It has no sandbox.
+    """
+
+    uid: str
+    namespace: str
+    pool: str
+    name: str
+    address: str
+    sandbox_class: str
+    boot_id: str
+    claim: int
+    empty: bool
+
+
+@dataclass(frozen=True, slots=True)
 class OperationRow:
-    """An operation: it owns its actor until it is finished."""
+    """An operation: it owns its actor until it is finished.
+
+    Attributes:
+        claim: Of the worker as it is now; 0 without worker.
+        boot_id: Of the worker's ateom as last reported; empty without worker.
+        snapshot_id: UUID of the snapshot that it writes, if it writes one.
+    """
 
     operation_id: str
     actor_uid: str
@@ -137,6 +163,7 @@ class OperationRow:
     origin: Status
     worker_uid: str | None
     claim: int
+    boot_id: str
     snapshot_id: str
     destination: str
     boot: bool
@@ -144,8 +171,63 @@ class OperationRow:
 
 
 @dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """How an operation ended.
+
+    Attributes:
+        status: The actor's afterwards; None: the actor was deleted.
+        reason: Of the error that the callers got; None when it succeeded.
+    """
+
+    operation_id: str
+    actor_uid: str
+    ref: ActorRef
+    verb: Verb
+    owner: str
+    epoch: int
+    status: Status | None
+    reason: Reason | None
+    message: str
+    begun_ms: int
+    finished_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Where a resume may be placed; `node_id` is never empty."""
+
+    namespace: str
+    pool: str
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """A request to begin an operation.
+
+    Attributes:
+        operation_id: UUID made by the caller; the same again means the same operation.
+        expected_version: Of the actor row that preferences and destination were made from.
+        preferences: Resume: tried in order.
+        snapshot_id: UUID of the snapshot to be written.
+        destination: Where it is written to.
+        boot: Resume: boots from the image.
+    """
+
+    operation_id: str
+    ref: ActorRef
+    verb: Verb
+    owner: str
+    expected_version: int
+    preferences: tuple[Preference, ...] = ()
+    snapshot_id: str = ""
+    destination: str = ""
+    boot: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Begun:
-    """`begin` gave the actor to the operation; rows as they are after it."""
+    """`begin` gave the actor to the operation; rows as they are after it, the claim included."""
 
     operation: OperationRow
     actor: ActorRow
@@ -167,7 +249,17 @@ class Joined:
     operation: OperationRow
 
 
-BeginResult = Begun | AlreadyThere | Joined
+@dataclass(frozen=True, slots=True)
+class Stale:
+    """An operation would begin, but the actor is not the expected version; nothing was changed.
+
+    The caller makes its request again from this row.
+    """
+
+    actor: ActorRow
+
+
+BeginResult = Begun | AlreadyThere | Joined | Stale
 
 
 class WorkerFate(enum.StrEnum):
