@@ -124,9 +124,9 @@ class Template:
         )
 
 
-def workload_spec(template: Template, with_env: bool) -> pb.WorkloadSpec:
+def workload_spec(template: Template, *, with_env: bool) -> pb.WorkloadSpec:
     """Return what a node is told to run; the message is shared, never change it."""
-    return template.workload(with_env=with_env)
+    return template.spec_with_env if with_env else template.spec
 
 
 def _container(spec: Mapping[str, Any]) -> Container:
