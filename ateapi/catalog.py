@@ -16,9 +16,6 @@ from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
 
-# Full name, as reflection says it.
-CATALOG: Final = "ateapi.Catalog"
-
 # A template is read at every start of an operation; documents beyond this are no templates.
 _MAX_DOCUMENT_BYTES: Final = 1 << 20
 # How often another writer may get in between before the caller hears of it.
@@ -32,7 +29,7 @@ _CONFIGURED: Final = pb.ApplyResponse.ACTION_CONFIGURED
 _REPLACED: Final = pb.ApplyResponse.ACTION_REPLACED
 
 
-class CatalogServicer(rpc.CatalogServicer):
+class Catalog(rpc.CatalogServicer):
     """`ateapi.Catalog`."""
 
     def __init__(self, store: Store, on_change: Callable[[], None]) -> None:

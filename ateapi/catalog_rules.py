@@ -53,7 +53,7 @@ def metadata_violations(kind: str, metadata: Mapping[str, Any]) -> Iterator[Fiel
         yield FieldViolation("metadata.namespace", f"must not be set: a {kind} has no namespace")
     else:
         yield from _named("metadata.namespace", metadata.get("namespace"), names.dns_label)
-    yield from label_violations("metadata.labels", _strings(metadata.get("labels")))
+    yield from label_violations(("metadata", "labels"), _strings(metadata.get("labels")))
 
 
 def spec_violations(kind: str, spec: Mapping[str, Any]) -> Iterator[FieldViolation]:
@@ -66,20 +66,6 @@ def spec_violations(kind: str, spec: Mapping[str, Any]) -> Iterator[FieldViolati
         yield from _assets(spec)
 
 
-def selector_violations(field: str, selector: Mapping[str, Any]) -> Iterator[FieldViolation]:
-    """Yield what is wrong with a label selector (rules of Kubernetes)."""
-    yield from label_violations(f"{field}.matchLabels", _strings(selector.get("matchLabels")))
-    for path, item in _items(f"{field}.matchExpressions", selector.get("matchExpressions")):
-        key, operator, values = item.get("key"), item.get("operator"), item.get("values", [])
-        yield from _named(f"{path}.key", key, names.label_key)
-        if str(operator) in _LISTS and not values:
-            yield FieldViolation(f"{path}.values", f"must not be empty with operator {operator}")
-        if str(operator) in _PRESENCE and values:
-            yield FieldViolation(f"{path}.values", f"must be empty with operator {operator}")
-        for index, value in enumerate(values if isinstance(values, list) else []):
-            yield from _named(f"{path}.values[{index}]", value, names.label_value)
-
-
 def _template(spec: Mapping[str, Any]) -> Iterator[FieldViolation]:
     yield from _named("spec.pauseImage", spec.get("pauseImage"), _image)
     yield from _containers(spec)
@@ -88,7 +74,23 @@ def _template(spec: Mapping[str, Any]) -> Iterator[FieldViolation]:
     yield from _sandbox_class(spec)
     selector = spec.get("workerSelector")
     if isinstance(selector, dict):
-        yield from selector_violations("spec.workerSelector", selector)
+        yield from _selector(selector)
+
+
+def _selector(selector: Mapping[str, Any]) -> Iterator[FieldViolation]:
+    """Yield what is wrong with the label selector (rules of Kubernetes)."""
+    labels = _strings(selector.get("matchLabels"))
+    yield from label_violations(("spec", "workerSelector", "matchLabels"), labels)
+    expressions = selector.get("matchExpressions")
+    for path, item in _items("spec.workerSelector.matchExpressions", expressions):
+        key, operator, values = item.get("key"), item.get("operator"), item.get("values", [])
+        yield from _named(f"{path}.key", key, names.label_key)
+        if str(operator) in _LISTS and not values:
+            yield FieldViolation(f"{path}.values", f"must not be empty with operator {operator}")
+        if str(operator) in _PRESENCE and values:
+            yield FieldViolation(f"{path}.values", f"must be empty with operator {operator}")
+        for index, value in enumerate(values if isinstance(values, list) else []):
+            yield from _named(f"{path}.values[{index}]", value, names.label_value)
 
 
 def _containers(spec: Mapping[str, Any]) -> Iterator[FieldViolation]:

@@ -16,10 +16,7 @@ from atepb import ateapi_pb2_grpc as rpc
 from aterpc import log
 
 # Full names, as reflection says them.
-ACTOR_SERVICE: Final = "ateapi.ActorService"
-CONTROL: Final = "ateapi.Control"
-SESSION_IDENTITY: Final = "ateapi.SessionIdentity"
-NAMES: Final = (ACTOR_SERVICE, CONTROL, SESSION_IDENTITY)
+_NAMES: Final = ("ateapi.ActorService", "ateapi.Control", "ateapi.SessionIdentity")
 
 # Beyond this many, one read of all workers costs less than a read for each.
 _FEW: Final = 16
@@ -70,8 +67,8 @@ def register(
     operations: Operations,
     *,
     is_silent: Callable[[str], bool] = lambda _node_id: False,
-) -> None:
-    """Register the services of NAMES.
+) -> tuple[str, ...]:
+    """Register the services of this module; return their full names, for reflection.
 
     Args:
         server: Where to.
@@ -86,6 +83,7 @@ def register(
         ControlServicer(store, operations, is_silent=is_silent), server
     )
     rpc.add_SessionIdentityServicer_to_server(SessionIdentityServicer(), server)
+    return _NAMES
 
 
 class ActorServicer(rpc.ActorServiceServicer):
@@ -157,6 +155,7 @@ class ActorServicer(rpc.ActorServiceServicer):
         self, request: pb.ListActorsRequest, context: object
     ) -> pb.ListActorsResponse:
         page_size = validate.list_actors(request)
+        log.add(atespace=request.atespace)
         rows, token = await self._store.list_actors(
             request.atespace, page_size, request.page_token
         )

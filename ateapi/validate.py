@@ -113,10 +113,10 @@ def path_text(path: Path) -> str:
     return text
 
 
-def label_violations(field: str, labels: Mapping[str, str]) -> list[FieldViolation]:
-    """Return what is wrong with keys and values of labels; the field names the label."""
+def label_violations(field: Path, labels: Mapping[str, str]) -> list[FieldViolation]:
+    """Return what is wrong with keys and values of labels, at the path of each label."""
     return [
-        FieldViolation(path_text((field, key)), problem)
+        FieldViolation(path_text((*field, key)), problem)
         for key, value in labels.items()
         for problem in (names.label_key(key), names.label_value(value))
         if problem
@@ -124,10 +124,10 @@ def label_violations(field: str, labels: Mapping[str, str]) -> list[FieldViolati
 
 
 def _selector_violations(labels: Mapping[str, str]) -> list[FieldViolation]:
-    field = "worker_selector.match_labels"
+    field = ("worker_selector", "match_labels")
     if len(labels) > MAX_SELECTOR_LABELS:
         what = f"must have at most {MAX_SELECTOR_LABELS} labels, has {len(labels)}"
-        return [FieldViolation(field, what)]
+        return [FieldViolation(path_text(field), what)]
     return label_violations(field, labels)
 
 
