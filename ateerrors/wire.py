@@ -133,6 +133,26 @@ def from_status(status: status_pb2.Status) -> AteError:
     )
 
 
+def to_bytes(exc: AteError) -> bytes:
+    """Return the status as bytes, for records and for messages that carry one."""
+    return to_status(exc).SerializeToString()
+
+
+def from_bytes(raw: bytes) -> AteError | None:
+    """Rebuild the error of a status in bytes; None when it is empty, which is success.
+
+    Raises:
+        ValueError: The bytes are no status, or one of code OK.
+    """
+    if not raw:
+        return None
+    try:
+        return from_status(status_pb2.Status.FromString(raw))
+    except DecodeError as exc:
+        msg = "the bytes are no status"
+        raise ValueError(msg) from exc
+
+
 def from_rpc_error(exc: grpc.aio.AioRpcError) -> AteError:
     """Rebuild the AteError that a server sent."""
     code = exc.code().value[0]
