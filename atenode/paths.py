@@ -3,11 +3,13 @@
 On-node layout, below the node's base folder:
 
     node.json                                        id and name of the node
+    workers.json                                     the workers that the node had last
     operations/<operation id>.json                   atelet's recorded outcomes
     ateoms/<ateom uid>/ateom.sock                     one folder an ateom process
     ateoms/<ateom uid>/slots/<slot uid>/record.json   claim and sandbox of a slot
     actors/<actor uid>/<epoch>/                      one folder an activation
-        bundle/config.json, bundle/rootfs            OCI bundle
+        activation.json                              what it runs
+        bundle/config.json                           OCI bundle; its root is an unpacked image
         identity/                                    bind-mounted at /run/ate
         checkpoint/                                  what the runtime writes at a suspend
         output.log                                   stdout and stderr of the program
@@ -53,8 +55,13 @@ class ActivationPaths:
     root: Path
 
     @property
+    def record(self) -> Path:
+        """What the activation runs, for the manifest of its snapshots."""
+        return self.root / "activation.json"
+
+    @property
     def bundle(self) -> Path:
-        """OCI bundle: config.json and rootfs."""
+        """OCI bundle: config.json; its root filesystem is the unpacked image."""
         return self.root / "bundle"
 
     @property
@@ -83,6 +90,11 @@ class NodePaths:
     def node_file(self) -> Path:
         """Id and name of the node."""
         return self.base / "node.json"
+
+    @property
+    def workers_file(self) -> Path:
+        """The workers that the node had last."""
+        return self.base / "workers.json"
 
     @property
     def operations(self) -> Path:
