@@ -1,0 +1,1 @@
+"""OCI images: references, layouts on disk, unpacked root filesystems."""

@@ -1,0 +1,86 @@
+"""What keeps snapshots: a local folder now; buckets fit the same interface."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+
+# Written into the root of a store when it is first written to.
+MARKER_NAME: Final = ".ate-store"
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """Disk space that a store writes to.
+
+    Attributes:
+        free_bytes: What can still be written.
+        device: The filesystem (`st_dev`).
+    """
+
+    free_bytes: int
+    device: int
+
+
+class ObjectStore(Protocol):
+    """Snapshots below one root, each with a prefix of its own (`a/b/c`).
+
+    Every method raises AteError STORAGE_UNAVAILABLE when the store cannot be used just now, and
+    when the root that should hold something does not carry the marker object: then it is the
+    wrong mount or bucket, and nothing that it lacks is lost.
+    """
+
+    async def prepare(self) -> None:
+        """Make the root usable for writing: give it the marker object when it has none."""
+        ...
+
+    async def room(self) -> Room | None:
+        """Return where it writes to on this machine; None when it does not."""
+        ...
+
+    async def manifest(self, prefix: str) -> bytes | None:
+        """Read the manifest from its source; None when there is no complete snapshot."""
+        ...
+
+    async def sizes(self, prefix: str, names: Sequence[str]) -> Mapping[str, int]:
+        """Return the sizes in bytes of those files that are there."""
+        ...
+
+    async def fetch(self, prefix: str, names: Sequence[str], *, again: bool) -> Path:
+        """Return a folder on this machine that holds the files; it is only read.
+
+        Args:
+            prefix: The snapshot.
+            names: Its files.
+            again: What was fetched before is not good: read everything from its source.
+
+        Raises:
+            AteError: Also SNAPSHOT_NOT_FOUND when a file is not there.
+        """
+        ...
+
+    async def put(self, prefix: str, files: Mapping[str, Path], manifest: bytes) -> None:
+        """Store a snapshot: all of it and durable, or nothing.
+
+        The manifest is the commit marker and written last. A complete snapshot is never
+        overwritten: the call then changes nothing. Files may be linked instead of copied, so the
+        caller must not write to them afterwards.
+
+        Args:
+            prefix: The snapshot.
+            files: {name in the store: file on this machine}.
+            manifest: Bytes of the manifest.
+        """
+        ...
+
+    async def delete(self, prefix: str) -> None:
+        """Remove a snapshot, complete or not; nothing happens when there is none."""
+        ...
+
+
+def unavailable(what: str) -> AteError:
+    """Return STORAGE_UNAVAILABLE."""
+    return AteError(Reason.STORAGE_UNAVAILABLE, what)

@@ -1,0 +1,211 @@
+"""Snapshots in a folder of this machine."""
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from atelet import files as fs
+from atelet.faults import text_of
+from atelet.objects.base import MARKER_NAME, Room, unavailable
+from atelet.threads import StoppedError, Threads
+from atenode.manifest import MAX_BYTES
+from atenode.paths import MANIFEST_NAME
+
+_MARKER: Final = json.dumps({"version": 1}).encode() + b"\n"
+_COPY_BYTES: Final = 4 << 20
+# Another filesystem, one that has no hard links, or a file with too many of them.
+_NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
+
+
+class LocalStore:
+    """An ObjectStore below a folder: `<root>/<prefix>/{<files>,manifest.json}`.
+
+    A snapshot is made beside its place and renamed into it. Files of the same filesystem are
+    linked, not copied, and a fetch gives the folder itself.
+    """
+
+    def __init__(self, root: Path, threads: Threads) -> None:
+        self._root = root
+        self._threads = threads
+        # Folders of an actor are made and removed by different snapshots of it.
+        self._folders = threading.Lock()
+
+    async def prepare(self) -> None:
+        with self._mapped("prepare"):
+            await self._threads.run(self._prepare)
+
+    async def room(self) -> Room:
+        with self._mapped("measure"):
+            return await self._threads.run(
+                lambda: Room(fs.free_bytes(self._root), fs.device_of(self._root))
+            )
+
+    async def manifest(self, prefix: str) -> bytes | None:
+        with self._mapped("read"):
+            return await self._threads.run(lambda: self._manifest(prefix))
+
+    async def sizes(self, prefix: str, names: Sequence[str]) -> Mapping[str, int]:
+        with self._mapped("read"):
+            return await self._threads.run(lambda: _sizes(self._folder(prefix), names))
+
+    async def fetch(self, prefix: str, names: Sequence[str], *, again: bool) -> Path:
+        with self._mapped("read"):
+            return await self._threads.run(lambda: self._fetch(prefix, names, again=again))
+
+    async def put(self, prefix: str, files: Mapping[str, Path], manifest: bytes) -> None:
+        with self._mapped("write"):
+            await self._threads.run_stoppable(
+                lambda stop: self._put(prefix, files, manifest, stop)
+            )
+
+    async def delete(self, prefix: str) -> None:
+        with self._mapped("delete"):
+            await self._threads.run(lambda: self._delete(prefix))
+
+    def _prepare(self) -> None:
+        fs.make_folders(self._root, durable=True)
+        with contextlib.suppress(FileExistsError):
+            marker = self._root / MARKER_NAME
+            if not marker.exists():
+                fs.write_new(marker, _MARKER, durable=True)
+                fs.sync(self._root)
+
+    def _folder(self, prefix: str) -> Path:
+        """Return the folder of a snapshot.
+
+        Raises:
+            AteError: STORAGE_UNAVAILABLE: the root carries no marker object.
+        """
+        if not (self._root / MARKER_NAME).exists():
+            msg = (
+                f"cannot use {self._root} as a store of snapshots: it has no {MARKER_NAME}, so it"
+                " is not the folder that snapshots were written to (a missing mount?)"
+            )
+            raise unavailable(msg)
+        return self._root / prefix
+
+    def _manifest(self, prefix: str) -> bytes | None:
+        try:
+            with (self._folder(prefix) / MANIFEST_NAME).open("rb") as file:
+                # One byte more than allowed, so that the reader refuses it.
+                return file.read(MAX_BYTES + 1)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _fetch(self, prefix: str, names: Sequence[str], *, again: bool) -> Path:
+        folder = self._folder(prefix)
+        for name in names:
+            try:
+                if again:
+                    _forget_pages(folder / name)
+                else:
+                    (folder / name).stat()
+            except FileNotFoundError as exc:
+                msg = f"snapshot {prefix} has no file {name} in {self._root}"
+                raise AteError(Reason.SNAPSHOT_NOT_FOUND, msg) from exc
+        return folder
+
+    def _put(
+        self, prefix: str, files: Mapping[str, Path], manifest: bytes, stop: threading.Event
+    ) -> None:
+        self._prepare()
+        final = self._folder(prefix)
+        if (final / MANIFEST_NAME).exists():
+            return
+        temporary = fs.temporary_beside(final)
+        with self._folders:
+            fs.make_folders(final.parent, durable=True)
+            temporary.mkdir(mode=0o700)
+        try:
+            _remove_leftovers(final, but=temporary)
+            for name, source in files.items():
+                _place(source, temporary / name, stop)
+            fs.write_new(temporary / MANIFEST_NAME, manifest, durable=True)
+            fs.sync(temporary)
+            if stop.is_set():
+                raise StoppedError
+            _rename(temporary, final)
+        finally:
+            # Nothing is left of it once it has been renamed.
+            shutil.rmtree(temporary, ignore_errors=True)
+        fs.sync(final.parent)
+
+    def _delete(self, prefix: str) -> None:
+        folder = self._folder(prefix)
+        if folder.parent.is_dir():
+            _remove_leftovers(folder)
+        if not folder.exists():
+            return
+        # Without its manifest it is no snapshot any more, whatever happens to the rest.
+        (folder / MANIFEST_NAME).unlink(missing_ok=True)
+        fs.sync(folder)
+        shutil.rmtree(folder)
+        with self._folders, contextlib.suppress(OSError):
+            for parent in folder.relative_to(self._root).parents:
+                if parent != Path():
+                    (self._root / parent).rmdir()
+
+    @contextlib.contextmanager
+    def _mapped(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as exc:
+            msg = f"cannot {verb} snapshots in {self._root}: {text_of(exc)}"
+            raise unavailable(msg) from exc
+
+
+def _sizes(folder: Path, names: Sequence[str]) -> dict[str, int]:
+    return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
+
+
+def _forget_pages(path: Path) -> None:
+    """Make the next read come from the disk."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+    finally:
+        os.close(fd)
+
+
+def _place(source: Path, target: Path, stop: threading.Event) -> None:
+    """Link a file, whose content its writer has synced, or copy and sync it."""
+    try:
+        os.link(source, target, follow_symlinks=False)
+    except OSError as exc:
+        if exc.errno not in _NO_LINK:
+            raise
+        _copy(source, target, stop)
+
+
+def _copy(source: Path, target: Path, stop: threading.Event) -> None:
+    with source.open("rb") as reader, target.open("xb") as writer:
+        while chunk := reader.read(_COPY_BYTES):
+            if stop.is_set():
+                raise StoppedError
+            writer.write(chunk)
+        writer.flush()
+        os.fsync(writer.fileno())
+
+
+def _rename(temporary: Path, final: Path) -> None:
+    if final.exists():
+        if (final / MANIFEST_NAME).exists():
+            return
+        # No manifest, so never a snapshot: what a deletion did not finish.
+        shutil.rmtree(final)
+    temporary.rename(final)
+
+
+def _remove_leftovers(final: Path, but: Path | None = None) -> None:
+    """Remove what a killed process was making of this snapshot."""
+    for path in final.parent.glob(f"{fs.TEMPORARY}{final.name}~*"):
+        if path != but:
+            shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,1 @@
+"""Snapshots: checkpoint files with a manifest, verified on the way in."""
