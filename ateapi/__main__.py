@@ -1,0 +1,52 @@
+"""`python -m ateapi`: flags to Config, then serve until SIGTERM or SIGINT."""
+
+import argparse
+import logging
+import sys
+
+import uvloop
+
+from ateapi import app
+from ateapi.config import Config
+from ateerrors.errors import AteError
+from aterpc import log
+from aterpc.server import until_signalled
+
+
+def main() -> int:
+    """Run the control service; return the exit code."""
+    parser = argparse.ArgumentParser(prog="ateapi", description="Control service of ate.")
+    parser.add_argument("--store", required=True, help="sqlite:PATH")
+    parser.add_argument(
+        "--listen",
+        action="append",
+        required=True,
+        help="unix:PATH, or HOST:PORT with --insecure; may be given more than once",
+    )
+    parser.add_argument(
+        "--insecure", action="store_true", help="allow plaintext TCP on loopback addresses"
+    )
+    parser.add_argument("--log-level", default="INFO")
+    flags = parser.parse_args()
+    if not flags.insecure and any(not it.startswith("unix:") for it in flags.listen):
+        parser.error("--listen HOST:PORT is plaintext: say --insecure, or use unix:PATH")
+    log.configure("ateapi", flags.log_level)
+    config = Config(store=flags.store, listen=tuple(flags.listen))
+    return uvloop.run(_serve(config))
+
+
+async def _serve(config: Config) -> int:
+    async with until_signalled() as stop:
+        try:
+            async with app.running(config) as running:
+                extra = {"targets": running.targets}
+                logging.getLogger("ateapi").info("serving", extra=extra)
+                await stop.wait()
+        except AteError as exc:
+            sys.stderr.write(f"ateapi: {exc.message} ({exc.reason})\n")
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The one place where the parts of the control service are wired."""
+
+import contextlib
+import uuid
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from ateapi import cleanup, janitor, pools, recovery
+from ateapi.background import Loop
+from ateapi.catalog import Catalog
+from ateapi.config import Config
+from ateapi.fleet import Fleet
+from ateapi.hints import Hints
+from ateapi.node_client import NodeClients
+from ateapi.nodes import NodeService
+from ateapi.service import register
+from ateapi.store.store import Store
+from ateapi.supervision import Supervision
+from ateapi.workflow.operations import Operations, Parts
+from atepb import ateapi_pb2_grpc as rpc
+from aterpc.channels import Channels
+from aterpc.server import Server
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A running control service.
+
+    Attributes:
+        targets: Where it serves, in the order of `Config.listen`.
+        store: For tests and benchmarks that look inside.
+    """
+
+    targets: tuple[str, ...]
+    store: Store
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config) -> AsyncIterator[Running]:
+    """Serve until the context ends; operations that run then are recovered by the next life.
+
+    Raises:
+        AteError: The store cannot be opened, or a target cannot be bound.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        store = await Store.open(config.store)
+        stack.push_async_callback(store.close)
+        channels = Channels()
+        stack.push_async_callback(channels.close)
+        nodes = NodeClients(channels)
+        for node in await store.nodes():
+            nodes.set(node)
+        fleet = Fleet(store)
+        await fleet.refresh()
+        hints = Hints()
+        owner = str(uuid.uuid4())
+
+        cleaner = cleanup.Cleanup(store, nodes, fleet)
+        cleaning = Loop("cleanup", cleanup.EVERY_S, cleaner.turn)
+        cleaner.wake = cleaning.wake
+        lending = pools.Pools(store, fleet)
+        lending_loop = Loop("pools", pools.EVERY_S, lending.turn)
+        operations = Operations(Parts(store, fleet, hints, nodes, owner), cleaner.cleaned)
+        stack.push_async_callback(operations.close)
+        recovering = recovery.Recovery(store, operations, owner)
+
+        server = Server()
+        names = register(server.grpc, store, operations)
+        rpc.add_CatalogServicer_to_server(Catalog(store, lending_loop.wake), server.grpc)
+        supervision = Supervision(store, fleet, nodes, hints, cleaning.wake)
+        node_service = NodeService(store, fleet, nodes, lending, supervision)
+        rpc.add_NodeServiceServicer_to_server(node_service, server.grpc)
+        server.reflect((*names, "ateapi.Catalog", "ateapi.NodeService"))
+        targets = tuple(server.bind(target) for target in config.listen)
+
+        await recovering.take_over()
+        for loop in (
+            cleaning,
+            lending_loop,
+            Loop("recovery", recovery.EVERY_S, recovering.turn),
+            Loop("janitor", janitor.EVERY_S, janitor.Janitor(store, nodes, fleet).turn),
+        ):
+            await stack.enter_async_context(loop.running())
+        await server.start()
+        stack.push_async_callback(server.stop, config.stop_grace_s)
+        yield Running(targets, store)

@@ -1,0 +1,76 @@
+"""What placement knows, in memory: templates, pools, where workers are, which nodes are live."""
+
+import time
+from typing import Final
+
+from ateapi.scheduling import Place, Pool, preferences
+from ateapi.store.rows import ActorRow, Preference
+from ateapi.store.store import Store
+from ateapi.template import Template
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+
+# A node whose last beat is older is not offered (architecture: numbers that nest).
+OFFERED_S: Final = 3.0
+
+
+class Fleet:
+    """Memory of what changes seldom; `refresh` reads it anew."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        # Specs are immutable: a uid always means the same one.
+        self._templates: dict[str, Template] = {}
+        self._pools: tuple[Pool, ...] = ()
+        self._places: frozenset[Place] = frozenset()
+        self._beats: dict[str, float] = {}
+
+    def beat(self, node_id: str) -> None:
+        """Note that a node is live."""
+        self._beats[node_id] = time.monotonic()
+
+    def is_live(self, node_id: str) -> bool:
+        """Whether the node's last beat is fresh."""
+        last = self._beats.get(node_id)
+        return last is not None and time.monotonic() - last <= OFFERED_S
+
+    async def refresh(self) -> None:
+        """Read pools and the places of workers; after a change of either."""
+        resources = await self._store.list_resources("WorkerPool")
+        pools = {
+            (row.namespace, row.name): Pool(
+                row.namespace,
+                row.name,
+                str(row.spec.get("sandboxClass", "gvisor")),
+                dict(row.labels),
+            )
+            for row in resources
+        }
+        workers = [worker for worker, _ in await self._store.workers()]
+        for worker in workers:
+            # A pool that nodes report and nobody applied has no labels.
+            key = (worker.namespace, worker.pool)
+            pools.setdefault(key, Pool(*key, worker.sandbox_class, {}))
+        self._pools = tuple(pools.values())
+        self._places = frozenset(Place(w.namespace, w.pool, w.node_id) for w in workers)
+
+    async def template(self, actor: ActorRow) -> Template:
+        """Return the template revision that the actor was created from.
+
+        Raises:
+            AteError: TEMPLATE_NOT_FOUND.
+        """
+        template = self._templates.get(actor.template_uid)
+        if template is None:
+            row = await self._store.template(actor.template_uid)
+            if row is None:
+                name = f"{actor.template_namespace}/{actor.template_name}"
+                msg = f"{actor.ref} was created from a revision of template {name} that is gone"
+                raise AteError(Reason.TEMPLATE_NOT_FOUND, msg)
+            template = self._templates[actor.template_uid] = Template.of(row)
+        return template
+
+    def preferences(self, actor: ActorRow, template: Template) -> tuple[Preference, ...]:
+        """Return where a resume of the actor may be placed (see `scheduling.preferences`)."""
+        live = {node_id for node_id in self._beats if self.is_live(node_id)}
+        return preferences(actor, template, self._pools, self._places, live)

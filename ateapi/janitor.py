@@ -1,0 +1,45 @@
+"""Removes the files of snapshots that the store has condemned; never on the path of a suspend."""
+
+import logging
+from typing import Final
+
+from ateapi.fleet import Fleet
+from ateapi.node_client import NodeClients
+from ateapi.store.rows import SnapshotRow
+from ateapi.store.store import Store
+from ateerrors.errors import AteError
+
+log = logging.getLogger("janitor")
+
+EVERY_S: Final = 5.0
+_AT_ONCE: Final = 100
+
+
+class Janitor:
+    """First the files, then the record: what fails in between is done again."""
+
+    def __init__(self, store: Store, nodes: NodeClients, fleet: Fleet) -> None:
+        self._store = store
+        self._nodes = nodes
+        self._fleet = fleet
+
+    async def turn(self) -> None:
+        """Remove some condemned snapshots; those of nodes that are away stay for later."""
+        for actor_uid, snapshot in await self._store.condemned(_AT_ONCE):
+            node_id = await self._node_for(snapshot)
+            if not node_id:
+                continue
+            try:
+                await self._nodes.delete_snapshot(node_id, actor_uid, snapshot)
+            except AteError as exc:
+                extra = {"snapshot": snapshot.snapshot_id, "error": exc.message}
+                log.warning("snapshot_not_deleted", extra=extra)
+                continue
+            await self._store.forget_snapshots([snapshot.snapshot_id])
+
+    async def _node_for(self, snapshot: SnapshotRow) -> str:
+        """Return a live node that reaches the snapshot; empty when there is none."""
+        if snapshot.node_id:
+            return snapshot.node_id if self._fleet.is_live(snapshot.node_id) else ""
+        live = [node.node_id for node in await self._store.nodes()]
+        return next((node_id for node_id in live if self._fleet.is_live(node_id)), "")

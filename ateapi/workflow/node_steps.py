@@ -1,0 +1,187 @@
+"""The steps that ask a node: restore, boot, checkpoint, upload. Asking again is harmless."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from ateapi.lifecycle import Verb
+from ateapi.node_client import NodeClients
+from ateapi.store.rows import SnapshotKind, SnapshotRow
+from ateapi.store.store import Store
+from ateapi.workflow.engine import RetryPolicy
+from ateapi.workflow.state import OperationState, present
+from ateapi.workflow.verdict import Source
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from ateerrors.report import Report, Sandbox
+from atepb import ateapi_pb2 as pb
+from atepb import atelet_pb2
+
+# A node agent that restarts is back within seconds, and so is the process that drives the sandbox:
+# with a new boot id, which its node's next beat brings (STALE_EPOCH until then).
+UNTIL_IT_IS_JUDGED: Final = RetryPolicy(
+    within_s=10, reasons=frozenset({Reason.NODE_UNAVAILABLE, Reason.STALE_EPOCH})
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """What the steps below share: the way to the node, and who we are."""
+
+    clients: NodeClients
+    store: Store
+    owner: str
+
+    async def renew(self, state: OperationState) -> None:
+        """Take the claim and boot id that the store knows now.
+
+        Raises:
+            AteError: STALE_EPOCH, which is final: the operation is not ours any more.
+        """
+        operation = await self.store.operation(state.operation_id)
+        if operation is None or operation.owner != self.owner:
+            msg = f"the operation on {state.ref} was ended or taken over by another"
+            untouched = Report(sandbox=Sandbox.UNTOUCHED)
+            raise AteError(Reason.STALE_EPOCH, msg, report=untouched)
+        state.operation = operation
+
+    async def failed(self, state: OperationState, exc: AteError) -> None:
+        """Prepare for a further attempt after a failure that may pass."""
+        if UNTIL_IT_IS_JUDGED.applies(exc):
+            await self.renew(state)
+
+
+@dataclass(frozen=True, slots=True)
+class Restore:
+    """Restore the actor's own snapshot on the claimed worker."""
+
+    node: Node
+    name: str = "node.restore"
+    retry: RetryPolicy = UNTIL_IT_IS_JUDGED
+
+    def is_complete(self, state: OperationState) -> bool:
+        return state.outcome is not None or state.node_done or state.source is not Source.OWN
+
+    def check_prerequisite(self, state: OperationState) -> None:
+        _require_worker(state)
+
+    async def execute(self, state: OperationState) -> None:
+        snapshot = present(state.row.snapshot)
+        try:
+            response = await self.node.clients.restore(
+                state.node_id, state.begun, state.spec, snapshot
+            )
+        except AteError as exc:
+            await self.node.failed(state, exc)
+            raise
+        _done(state, response.phases)
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """Boot an actor that has no snapshot from its image."""
+
+    node: Node
+    name: str = "node.run"
+    retry: RetryPolicy = UNTIL_IT_IS_JUDGED
+
+    def is_complete(self, state: OperationState) -> bool:
+        return state.outcome is not None or state.node_done
+
+    def check_prerequisite(self, state: OperationState) -> None:
+        _require_worker(state)
+
+    async def execute(self, state: OperationState) -> None:
+        try:
+            response = await self.node.clients.run(state.node_id, state.begun, state.spec)
+        except AteError as exc:
+            await self.node.failed(state, exc)
+            raise
+        _done(state, response.phases)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Turn the sandbox into a snapshot, external or local, and delete it."""
+
+    node: Node
+    name: str = "node.checkpoint"
+    retry: RetryPolicy = UNTIL_IT_IS_JUDGED
+
+    def is_complete(self, state: OperationState) -> bool:
+        return state.outcome is not None or state.node_done or state.uploads
+
+    def check_prerequisite(self, state: OperationState) -> None:
+        _require_worker(state)
+
+    async def execute(self, state: OperationState) -> None:
+        parent = state.row.snapshot.snapshot_id if state.row.snapshot is not None else ""
+        try:
+            response = await self.node.clients.checkpoint(
+                state.node_id, state.begun, state.spec, kind=kind_of(state), parent=parent
+            )
+        except AteError as exc:
+            await self.node.failed(state, exc)
+            raise
+        state.sandbox_gone = response.sandbox_deleted
+        state.snapshot = made(state, response.snapshot)
+        _done(state, response.phases)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """Make the local snapshot of a paused actor durable; nobody is woken."""
+
+    node: Node
+    name: str = "node.upload"
+    retry: RetryPolicy = UNTIL_IT_IS_JUDGED
+
+    def is_complete(self, state: OperationState) -> bool:
+        return state.outcome is not None or state.node_done or not state.uploads
+
+    def check_prerequisite(self, state: OperationState) -> None:
+        if state.row.snapshot is None or state.row.snapshot.kind is not SnapshotKind.LOCAL:
+            msg = f"cannot suspend {state.ref}: it is PAUSED and no local snapshot is recorded"
+            raise AteError(Reason.SNAPSHOT_NOT_FOUND, msg)
+
+    async def execute(self, state: OperationState) -> None:
+        snapshot = present(state.row.snapshot)
+        try:
+            response = await self.node.clients.upload(state.node_id, state.begun, snapshot)
+        except AteError as exc:
+            await self.node.failed(state, exc)
+            raise
+        state.snapshot = made(state, response.snapshot)
+        _done(state, response.phases)
+
+
+def kind_of(state: OperationState) -> SnapshotKind:
+    """Return where the verb puts its snapshot."""
+    return SnapshotKind.LOCAL if state.verb is Verb.PAUSE else SnapshotKind.EXTERNAL
+
+
+def made(state: OperationState, snapshot: atelet_pb2.Snapshot) -> SnapshotRow:
+    """Return the record of the snapshot that the node made for the operation."""
+    kind = kind_of(state)
+    return SnapshotRow(
+        snapshot_id=state.begun.snapshot_id,
+        kind=kind,
+        location=state.begun.destination,
+        node_id=state.node_id if kind is SnapshotKind.LOCAL else "",
+        digest=snapshot.manifest_digest,
+        size_bytes=snapshot.size_bytes,
+        created_ms=time.time_ns() // 1_000_000,
+        epoch=state.begun.epoch,
+    )
+
+
+def _done(state: OperationState, phases: Sequence[pb.Phase]) -> None:
+    state.phases.extend(phases)
+    state.node_done = True
+
+
+def _require_worker(state: OperationState) -> None:
+    if state.worker is None:
+        msg = f"{state.ref} is {state.row.status.name} and no worker is recorded for it"
+        raise AteError(Reason.WORKER_ASSIGNMENT_LOST, msg)

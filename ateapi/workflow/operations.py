@@ -1,0 +1,220 @@
+"""Operations as tasks of their own: the lists of steps, joining, recovery, delete.
+
+The caller of a verb only waits: when it goes away the operation goes on.
+"""
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from ateapi.fleet import Fleet
+from ateapi.hints import Hints
+from ateapi.lifecycle import Verb
+from ateapi.node_client import NodeClients
+from ateapi.store.rows import ActorRef, OperationRow
+from ateapi.store.store import Store
+from ateapi.workflow.begin import Begin
+from ateapi.workflow.engine import Step, run_steps
+from ateapi.workflow.finish import Finish
+from ateapi.workflow.node_steps import Boot, Checkpoint, Node, Restore, Upload
+from ateapi.workflow.settle import Settlement
+from ateapi.workflow.state import OperationState, Outcome, present
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from aterpc import log as fields
+
+log = logging.getLogger("operation")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What operations work with."""
+
+    store: Store
+    fleet: Fleet
+    hints: Hints
+    nodes: NodeClients
+    owner: str
+
+
+class Operations:
+    """The operations that this process runs, by operation id."""
+
+    def __init__(self, parts: Parts, cleaned: Callable[[str], Awaitable[None]]) -> None:
+        """Make it.
+
+        Args:
+            parts: What operations work with.
+            cleaned: Waits until a quarantined worker was proved empty, within its own bound.
+        """
+        self._parts = parts
+        self._cleaned = cleaned
+        self._tasks: dict[str, asyncio.Task[Outcome]] = {}
+        begin = Begin(parts.store, parts.fleet, parts.hints, parts.owner, self._join)
+        node = Node(parts.nodes, parts.store, parts.owner)
+        self._finish = Finish(parts.store, parts.hints, parts.owner)
+        self._settlement = Settlement(node, parts.store, parts.hints, parts.owner)
+        # An actor with a snapshot of its own never boots; the first of the two that applies wins.
+        resume = (begin, Restore(node), Boot(node), self._finish)
+        # One list for both: they differ in target only. A paused actor is uploaded, not woken.
+        checkpoint = (begin, Checkpoint(node), Upload(node), self._finish)
+        self._steps: dict[Verb, Sequence[Step[OperationState]]] = {
+            Verb.RESUME: resume,
+            Verb.SUSPEND: checkpoint,
+            Verb.PAUSE: checkpoint,
+        }
+
+    async def resume(self, ref: ActorRef, *, boot: bool) -> Outcome:
+        """Bring an actor to RUNNING.
+
+        Raises:
+            AteError: What failed; the actor is back where it was, or CRASHED (DATA_LOSS).
+        """
+        return await self._request(OperationState(_new_id(), ref, Verb.RESUME, boot=boot))
+
+    async def suspend(self, ref: ActorRef) -> Outcome:
+        """Bring an actor to SUSPENDED; its snapshot is durable then.
+
+        Raises:
+            AteError: As `resume`.
+        """
+        return await self._request(OperationState(_new_id(), ref, Verb.SUSPEND))
+
+    async def pause(self, ref: ActorRef) -> Outcome:
+        """Bring an actor to PAUSED; its snapshot stays on the node.
+
+        Raises:
+            AteError: As `resume`.
+        """
+        return await self._request(OperationState(_new_id(), ref, Verb.PAUSE))
+
+    async def delete(self, ref: ActorRef, *, any_state: bool) -> None:
+        """Delete an actor, and wait a while until its sandbox is proved gone.
+
+        Raises:
+            AteError: ACTOR_NOT_FOUND, ACTOR_STATE_CONFLICT, OPERATION_IN_PROGRESS.
+        """
+        row = await self._parts.store.delete_actor(ref, any_state)
+        self._parts.hints.drop(ref)
+        if row.worker_uid is not None:
+            await self._cleaned(row.worker_uid)
+
+    def runs(self, operation_id: str) -> bool:
+        """Whether this process is at work on the operation."""
+        return operation_id in self._tasks
+
+    def recover(self, operation: OperationRow) -> None:
+        """Take up an operation that nobody runs: forward, by asking its node again."""
+        state = OperationState(operation.operation_id, operation.ref, operation.verb)
+        state.operation = operation
+        log.warning("recovering", extra=_about(operation))
+        self._spawn(state)
+
+    async def close(self) -> None:
+        """Leave all operations as they are: the next life recovers them."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _request(self, state: OperationState) -> Outcome:
+        return await asyncio.shield(self._spawn(state))
+
+    async def _join(self, operation_id: str) -> Outcome:
+        task = self._tasks.get(operation_id)
+        if task is None:
+            # Between the end of its task and ours, or not yet recovered: ask again.
+            msg = "cannot join the operation that owns the actor just now"
+            raise AteError(Reason.OPERATION_IN_PROGRESS, msg)
+        return await asyncio.shield(task)
+
+    def _spawn(self, state: OperationState) -> "asyncio.Task[Outcome]":
+        task = asyncio.create_task(self._run(state), name=f"{state.verb} {state.ref}")
+        self._tasks[state.operation_id] = task
+        task.add_done_callback(lambda done: self._ended(state, done))
+        return task
+
+    def _ended(self, state: OperationState, task: "asyncio.Task[Outcome]") -> None:
+        self._tasks.pop(state.operation_id, None)
+        if task.cancelled():
+            return
+        # Also marks it as seen: callers may all have gone.
+        exc = task.exception()
+        if exc is not None and not isinstance(exc, AteError):
+            log.error("operation_failed", exc_info=exc, extra={"operation": state.operation_id})
+
+    async def _run(self, state: OperationState) -> Outcome:
+        fields.add(actor=state.ref.name, atespace=state.ref.atespace, operation=state.operation_id)
+        try:
+            if state.operation is not None:
+                await self._load(state, state.operation)
+            await run_steps(state, self._steps[state.verb])
+        except AteError as exc:
+            await self._failed(state, exc)
+        return present(state.outcome)
+
+    async def _load(self, state: OperationState, operation: OperationRow) -> None:
+        """Read what begin returned to the former life."""
+        store = self._parts.store
+        actor = await store.actor_by_uid(operation.actor_uid)
+        if actor is None:
+            msg = f"{operation.ref} was deleted"
+            raise AteError(Reason.ACTOR_NOT_FOUND, msg)
+        state.actor = actor
+        state.worker = (
+            await store.worker(operation.worker_uid) if operation.worker_uid is not None else None
+        )
+        state.template = await self._parts.fleet.template(actor)
+
+    async def _failed(self, state: OperationState, error: AteError) -> None:
+        """Settle what failed; return only if it turned out to have succeeded."""
+        if state.actor is None:
+            if error.reason is Reason.WORKER_ASSIGNMENT_LOST:
+                error = await self._settlement.crash_unassigned(state, error)
+            raise _told(state, error)
+        if state.node_done:
+            # Only writing it down failed: the operation stays, recovery writes it.
+            raise _told(state, error)
+        failure = await self._settlement.settle(state, error)
+        if failure is not None:
+            _log_failure(state, failure)
+            raise _told(state, failure)
+        await run_steps(state, (self._finish,))
+
+
+def _new_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _told(state: OperationState, error: AteError) -> AteError:
+    """Return the error with what callers and logs need to find their way."""
+    metadata = {
+        "atespace": state.ref.atespace,
+        "actor": state.ref.name,
+        "operation": state.operation_id,
+    }
+    if state.operation is not None:
+        metadata["epoch"] = str(state.operation.epoch)
+    if state.worker is not None:
+        metadata |= {"worker": state.worker.name, "node": state.worker.node_name}
+    return error.with_metadata(**metadata)
+
+
+def _log_failure(state: OperationState, failure: AteError) -> None:
+    crashed = failure.metadata.get("actorStatus") == "STATUS_CRASHED"
+    log.log(
+        logging.ERROR if crashed else logging.WARNING,
+        "actor_crashed" if crashed else "operation_undone",
+        extra={"verb": state.verb, "reason": failure.reason, "error": failure.message},
+    )
+
+
+def _about(operation: OperationRow) -> dict[str, object]:
+    return {
+        "actor": operation.ref.name,
+        "atespace": operation.ref.atespace,
+        "operation": operation.operation_id,
+        "verb": operation.verb,
+    }

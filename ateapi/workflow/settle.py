@@ -1,0 +1,218 @@
+"""What becomes of an operation whose node call failed: the one undo, or the crash record."""
+
+import dataclasses
+import time
+from dataclasses import dataclass
+from typing import Final
+
+import grpc
+
+from ateapi.hints import Hints
+from ateapi.lifecycle import Status, Verb
+from ateapi.node_client import fence
+from ateapi.store.rows import ActorRow, CrashRow, Finish, WorkerFate
+from ateapi.store.store import Store
+from ateapi.workflow.engine import WHILE_STORE_IS_AWAY, RetryPolicy, with_retries
+from ateapi.workflow.node_steps import UNTIL_IT_IS_JUDGED, Node, made
+from ateapi.workflow.state import OperationState
+from ateapi.workflow.verdict import Action, crash_reason, verdict
+from ateerrors.errors import AteError
+from ateerrors.reason import RULES, Reason
+from ateerrors.report import Sandbox
+from atepb import atelet_pb2
+
+_CancelResult = atelet_pb2.CancelResponse
+# A node that does not say what became of a sandbox leaves its actor in transition: its operation
+# is asked about again for an hour, then recovery begins anew.
+_UNTIL_ANSWERED: Final = RetryPolicy(within_s=3600, reasons=UNTIL_IT_IS_JUDGED.reasons)
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Carries out the verdict on a failed operation."""
+
+    node: Node
+    store: Store
+    hints: Hints
+    owner: str
+
+    async def settle(self, state: OperationState, error: AteError) -> AteError | None:
+        """Bring the actor to rest.
+
+        Returns:
+            What the callers get; None when the node turned out to have done its work, so that the
+            operation is to be finished as a success.
+
+        Raises:
+            AteError: The store or the node does not answer: the operation stays, recovery goes on.
+        """
+        action = verdict(state.verb, state.begun.origin, state.source, error)
+        if action is Action.CANCEL:
+            return await self._cancel(state, error)
+        if action is Action.CRASH:
+            return await self._crash(state, error)
+        freed = action is Action.BACK or await self._reset(state)
+        return await self._back(state, error, freed=freed)
+
+    async def crash_unassigned(self, state: OperationState, error: AteError) -> AteError:
+        """Crash a RUNNING actor that has no worker: begin found nobody to ask."""
+        actor = await self.store.actor(state.ref)
+        crash = _crash_row(state.operation_id, state.verb, actor.epoch, error)
+        crashed = await self.store.crash(actor.uid, actor.epoch, crash)
+        if crashed is None:
+            return error
+        self.hints.put(crashed)
+        return _as_crash(error, crashed)
+
+    async def _back(self, state: OperationState, error: AteError, *, freed: bool) -> AteError:
+        fate = WorkerFate.KEEP
+        if state.verb is Verb.RESUME:
+            fate = WorkerFate.FREE if freed else WorkerFate.QUARANTINE
+        actor = await self._finish(
+            state,
+            Finish(
+                status=state.begun.origin,
+                worker=fate,
+                reason=error.reason,
+                message=error.message,
+                worker_reason="" if freed else "its node did not say that the sandbox is gone",
+            ),
+        )
+        return _as_failure(error, actor)
+
+    async def _crash(self, state: OperationState, error: AteError) -> AteError:
+        reason = crash_reason(state.verb, error)
+        error = AteError(reason, error.message, metadata=error.metadata, report=error.report)
+        restoring = state.verb is Verb.RESUME or state.uploads
+        bad = state.row.snapshot if restoring else None
+        gone = state.verb is Verb.RESUME and error.report.sandbox in {
+            Sandbox.UNTOUCHED,
+            Sandbox.GONE,
+        }
+        crash = _crash_row(state.operation_id, state.verb, state.begun.epoch, error)
+        crash = _with_place(crash, state, self.node.clients.name_of(state.node_id))
+        actor = await self._finish(
+            state,
+            Finish(
+                status=Status.CRASHED,
+                worker=WorkerFate.FREE if gone else WorkerFate.QUARANTINE,
+                bad_snapshot_id=bad.snapshot_id if bad is not None else "",
+                crash=crash,
+                reason=reason,
+                message=error.message,
+                worker_reason=f"actor {state.ref} crashed: {reason}",
+            ),
+        )
+        return _as_crash(error, actor)
+
+    async def _reset(self, state: OperationState) -> bool:
+        """Have the node prove the sandbox gone; say whether it did."""
+
+        async def attempt() -> None:
+            state.operation = await self.store.fence(state.operation_id, self.owner)
+            by = fence(state.begun)
+            await self.node.clients.reset(state.node_id, state.begun.worker_uid or "", by)
+
+        try:
+            await with_retries(UNTIL_IT_IS_JUDGED, attempt)
+        except AteError:
+            if await self._is_lost(state):
+                raise
+            # The worker stays away from everybody until the clean-up has proved it empty.
+            return False
+        return True
+
+    async def _is_lost(self, state: OperationState) -> bool:
+        operation = await self.store.operation(state.operation_id)
+        return operation is None or operation.owner != self.owner
+
+    async def _cancel(self, state: OperationState, error: AteError) -> AteError | None:
+        """Ask the node what there is, until it answers: no answer is not a no."""
+        answer = _CancelResult()
+        state.operation = await self.store.fence(state.operation_id, self.owner)
+
+        async def attempt() -> None:
+            await self.node.renew(state)
+            answer.CopyFrom(await self.node.clients.cancel(state.node_id, state.begun))
+
+        try:
+            await with_retries(_UNTIL_ANSWERED, attempt)
+        except AteError as exc:
+            if exc.reason is Reason.WORKER_UNREACHABLE:
+                return await self._crash(state, exc.with_metadata(**error.metadata))
+            raise
+        if answer.result == _CancelResult.RESULT_COMPLETE:
+            state.snapshot = made(state, answer.snapshot)
+            state.node_done = True
+            return None
+        if answer.result == _CancelResult.RESULT_GONE:
+            return await self._crash(state, error)
+        return await self._back(state, error, freed=False)
+
+    async def _finish(self, state: OperationState, outcome: Finish) -> ActorRow:
+        rows: list[ActorRow] = []
+
+        async def attempt() -> None:
+            rows[:] = [await self.store.finish(state.operation_id, self.owner, outcome)]
+
+        await with_retries(WHILE_STORE_IS_AWAY, attempt)
+        self.hints.put(rows[0])
+        return rows[0]
+
+
+def _crash_row(operation_id: str, verb: Verb, epoch: int, error: AteError) -> CrashRow:
+    exit_code = error.metadata.get("exitCode", "")
+    return CrashRow(
+        reason=error.reason,
+        message=error.message,
+        operation_id=operation_id,
+        verb=verb,
+        step=error.metadata.get("step", ""),
+        epoch=epoch,
+        time_ms=time.time_ns() // 1_000_000,
+        exit_code=int(exit_code) if exit_code.isdigit() else None,
+        last_output=error.metadata.get("lastOutput", ""),
+    )
+
+
+def _with_place(crash: CrashRow, state: OperationState, node_name: str) -> CrashRow:
+    """Add where it was tried: the worker's node, or the one with the local snapshot."""
+    worker_name = state.worker.name if state.worker is not None else ""
+    return dataclasses.replace(
+        crash, node_id=state.node_id, node_name=node_name, worker_name=worker_name
+    )
+
+
+def _as_crash(error: AteError, actor: ActorRow) -> AteError:
+    """Return what the callers of the operation that crashed the actor get."""
+    crash = actor.crash
+    return AteError(
+        error.reason,
+        error.message,
+        metadata={
+            **error.metadata,
+            "actorStatus": f"STATUS_{actor.status.name}",
+            "lastGoodSnapshot": crash.last_good_snapshot if crash is not None else "",
+        },
+        report=error.report,
+    )
+
+
+def _as_failure(error: AteError, actor: ActorRow) -> AteError:
+    """Return what the callers get when the actor is back where it was."""
+    return AteError(
+        error.reason,
+        error.message,
+        code=_code_without_loss(error),
+        metadata={**error.metadata, "actorStatus": f"STATUS_{actor.status.name}"},
+        report=error.report,
+        violations=error.violations,
+    )
+
+
+def _code_without_loss(error: AteError) -> grpc.StatusCode:
+    """Nothing was lost, so nobody is told DATA_LOSS: the reason's other code says try again."""
+    if error.code is not grpc.StatusCode.DATA_LOSS:
+        return error.code
+    others = [code for code in RULES[error.reason].codes if code is not error.code]
+    return others[0] if others else grpc.StatusCode.UNAVAILABLE

@@ -1,0 +1,95 @@
+"""What the steps of one operation know, and what its callers get."""
+
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from ateapi.lifecycle import Status, Verb
+from ateapi.store.rows import ActorRef, ActorRow, OperationRow, SnapshotRow, WorkerRow
+from ateapi.template import Template
+from ateapi.workflow.verdict import Source
+from atepb import ateapi_pb2 as pb
+
+ValueT = TypeVar("ValueT")
+
+
+def present(value: ValueT | None) -> ValueT:
+    """Return what an earlier step has set; that it has not is a bug of the list of steps."""
+    if value is None:
+        msg = "a step was reached before the one that it builds on"
+        raise RuntimeError(msg)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a verb's callers get.
+
+    Attributes:
+        worker: Of a RUNNING actor.
+        phases: Empty for who did not wait for an operation.
+    """
+
+    actor: ActorRow
+    worker: WorkerRow | None
+    phases: list[pb.Phase] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class OperationState:
+    """One request for a verb, from begin to finish.
+
+    Attributes:
+        operation: What begin wrote; its claim and boot id are renewed when they change.
+        actor: As begin left it.
+        worker: Claimed (resume) or held (suspend, pause of RUNNING).
+        outcome: Set: there is nothing left to do.
+        node_done: The node call succeeded: what fails from here on is only writing it down.
+        snapshot: What the node made.
+        sandbox_gone: The node saw the sandbox go: its worker can be freed at once.
+    """
+
+    operation_id: str
+    ref: ActorRef
+    verb: Verb
+    boot: bool = False
+    phases: list[pb.Phase] = field(default_factory=list)
+    operation: OperationRow | None = None
+    actor: ActorRow | None = None
+    worker: WorkerRow | None = None
+    template: Template | None = None
+    outcome: Outcome | None = None
+    node_done: bool = False
+    snapshot: SnapshotRow | None = None
+    sandbox_gone: bool = False
+
+    @property
+    def begun(self) -> OperationRow:
+        """The operation; only for steps behind begin."""
+        return present(self.operation)
+
+    @property
+    def row(self) -> ActorRow:
+        """The actor; only for steps behind begin."""
+        return present(self.actor)
+
+    @property
+    def spec(self) -> Template:
+        """The template; only for steps behind begin."""
+        return present(self.template)
+
+    @property
+    def source(self) -> Source:
+        """Where a resume takes the state from."""
+        return Source.OWN if self.row.snapshot is not None else Source.BOOT
+
+    @property
+    def uploads(self) -> bool:
+        """A suspend of a paused actor: its local snapshot is made durable, nobody is woken."""
+        return self.verb is Verb.SUSPEND and self.begun.origin is Status.PAUSED
+
+    @property
+    def node_id(self) -> str:
+        """The node that does the work: the worker's, or the one with the local snapshot."""
+        if self.worker is not None:
+            return self.worker.node_id
+        return self.row.snapshot.node_id if self.row.snapshot is not None else ""

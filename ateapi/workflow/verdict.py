@@ -1,0 +1,88 @@
+"""Who decides: the table "What crashes, phase by phase" of the promises, as one pure function.
+
+Principle: CRASHED means that the actor's newest state can be neither kept running, nor saved, nor
+restored. Anything else leaves the actor where it was.
+"""
+
+import enum
+from typing import Final
+
+from ateapi.lifecycle import Status, Verb
+from ateerrors.errors import AteError
+from ateerrors.reason import Crashes, Reason
+from ateerrors.report import Copy, Sandbox
+
+
+class Source(enum.StrEnum):
+    """Where a resume takes the actor's state from."""
+
+    OWN = "own"
+    BOOT = "boot"
+
+
+class Action(enum.StrEnum):
+    """What becomes of an operation that failed."""
+
+    # Nothing is left to undo: back to where the actor came from; its worker is freed or kept.
+    BACK = "back"
+    # Resume: have the node prove the sandbox gone, then back.
+    RESET = "reset"
+    # Suspend, pause: ask the node what there is: a complete snapshot, a live sandbox, or nothing.
+    CANCEL = "cancel"
+    CRASH = "crash"
+
+
+# A resume that finds its snapshot in one of these ways has no state to go back to.
+_SNAPSHOT_GONE: Final = frozenset(
+    {Reason.SNAPSHOT_NOT_FOUND, Reason.SNAPSHOT_CORRUPT, Reason.RUNTIME_RESTORE_FAILED}
+)
+
+
+def verdict(verb: Verb, origin: Status, source: Source, error: AteError) -> Action:
+    """Decide from the facts that the node reported with the error.
+
+    Args:
+        verb: What was to be done.
+        origin: Where the actor came from.
+        source: Of a resume: what was to be restored.
+        error: What failed, with the node's report.
+    """
+    if verb is Verb.RESUME:
+        return _resume(source, error)
+    if origin is Status.PAUSED:
+        return Action.CRASH if _says_gone(error) else Action.BACK
+    return _checkpoint(verb, error)
+
+
+def _resume(source: Source, error: AteError) -> Action:
+    # An actor that boots from its image has no state to lose.
+    if source is Source.OWN and _says_gone(error):
+        return Action.CRASH
+    untouched = error.report.sandbox in {Sandbox.UNTOUCHED, Sandbox.GONE}
+    return Action.BACK if untouched else Action.RESET
+
+
+def _checkpoint(verb: Verb, error: AteError) -> Action:
+    # What the verb was to produce is there: the node says which, and the verb has succeeded.
+    complete = {Copy.DURABLE, Copy.LOCAL} if verb is Verb.PAUSE else {Copy.DURABLE}
+    if error.report.copy in complete:
+        return Action.CANCEL
+    if error.report.sandbox in {Sandbox.UNTOUCHED, Sandbox.RUNNING}:
+        return Action.BACK
+    if error.crashes is not Crashes.NO or error.report.sandbox is Sandbox.GONE:
+        return Action.CRASH
+    return Action.CANCEL
+
+
+def _says_gone(error: AteError) -> bool:
+    return error.crash_requested or error.reason in _SNAPSHOT_GONE
+
+
+def crash_reason(verb: Verb, error: AteError) -> Reason:
+    """Return the precise reason of a crash; a node that only says CRASH_ACTOR names none."""
+    if error.crashes is not Crashes.NO and not error.crash_requested:
+        return error.reason
+    if error.crash_requested:
+        restoring = verb is Verb.RESUME
+        return Reason.RUNTIME_RESTORE_FAILED if restoring else Reason.RUNTIME_CHECKPOINT_FAILED
+    return Reason.WORKER_LOST
