@@ -1,0 +1,105 @@
+"""The outbox: one row for each change of an actor."""
+
+from typing import Final
+
+from ateapi.lifecycle import Status
+from ateapi.store import decode
+from ateapi.store.engine import Execute, Row, Value, first
+from ateapi.store.rows import EventRow
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+
+# How many events, and how many outcomes, are kept: the newest.
+KEPT: Final = 100_000
+# How many more there may be, so that not each one costs a statement that deletes one.
+_EVERY: Final = 256
+
+CREATED: Final = "created"
+UPDATED: Final = "updated"
+CRASHED: Final = "crashed"
+DELETED: Final = "deleted"
+# Of an operation: `resume.begun`.
+BEGUN: Final = "begun"
+DONE: Final = "done"
+UNDONE: Final = "undone"
+
+
+def append(  # noqa: PLR0913  # the columns
+    x: Execute,
+    now: int,
+    actor: Row,
+    what: str,
+    *,
+    status: Status | None,
+    epoch: int,
+    operation_id: str = "",
+    reason: str = "",
+    message: str = "",
+    fields: str = "{}",
+) -> None:
+    """Append an event of an actor (a row of actor_rows); `fields` is JSON."""
+    row: tuple[Value, ...] = (now, actor[0], actor[1], actor[2], what)
+    row += (None if status is None else int(status), operation_id, epoch, reason, message, fields)
+    # The first column is the next revision: the newest row is never deleted.
+    ((revision,),) = x(
+        "insert into events (time_ms, actor_uid, atespace, name, what, status, operation_id, epoch,"
+        " reason, message, fields) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning revision",
+        row,
+    ).fetchall()
+    if revision % _EVERY == 0:
+        x("delete from events where revision <= ?", (revision - KEPT,))
+
+
+def outcome(  # noqa: PLR0913  # the columns
+    x: Execute,
+    now: int,
+    actor: Row,
+    operation: Row,
+    *,
+    status: Status | None,
+    reason: str,
+    message: str,
+) -> None:
+    """Record how an operation (a row of `operations`) of an actor (of actor_rows) ended."""
+    row: tuple[Value, ...] = (operation[0], actor[0], actor[1], actor[2], *operation[2:5])
+    row += (None if status is None else int(status), reason, message, operation[10], now)
+    ((sequence,),) = x(
+        "insert into outcomes (operation_id, actor_uid, atespace, name, verb, owner, epoch, status,"
+        " reason, message, begun_ms, finished_ms) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " returning sequence",
+        row,
+    ).fetchall()
+    if sequence % _EVERY == 0:
+        x("delete from outcomes where sequence <= ?", (sequence - KEPT,))
+
+
+def revision(x: Execute) -> int:
+    """Return the newest revision; 0: nothing has happened."""
+    row = first(x("select revision from events order by revision desc limit 1"))
+    return 0 if row is None else int(row[0])
+
+
+def events(x: Execute, actor_uid: str | None, after_revision: int, limit: int) -> list[EventRow]:
+    """Return events after a revision, oldest first; after 0: from the oldest that is kept.
+
+    Raises:
+        AteError: OUT_OF_RANGE: some of them are not kept any more.
+    """
+    if after_revision > 0:
+        row = first(x("select revision from events order by revision limit 1"))
+        if row is not None and row[0] > after_revision + 1:
+            msg = (
+                f"cannot read events after revision {after_revision}: the oldest kept is {row[0]}"
+            )
+            raise AteError(Reason.OUT_OF_RANGE, msg)
+    if actor_uid is None:
+        rows = x(
+            "select * from events where revision > ? order by revision limit ?",
+            (after_revision, limit),
+        )
+    else:
+        rows = x(
+            "select * from events where actor_uid = ? and revision > ? order by revision limit ?",
+            (actor_uid, after_revision, limit),
+        )
+    return [decode.event(row) for row in rows.fetchall()]

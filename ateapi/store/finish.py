@@ -1,0 +1,209 @@
+"""Verbs that put an actor to rest: `finish` and `crash`.
+
+Every check comes before the first write.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+from ateapi.lifecycle import EDGES, Status
+from ateapi.store import decode, events, refusals, snapshots
+from ateapi.store.actors import select_uid
+from ateapi.store.begin import draw_slot
+from ateapi.store.clock import now_ms
+from ateapi.store.decode import EPOCH, IDENTITY, SNAPSHOT, STATUS, UID, VERSION, WORKER_UID
+from ateapi.store.engine import Execute, Row, first
+from ateapi.store.rows import ActorRow, CrashRow, Finish, WorkerFate
+
+# Columns of operations.
+_OWNER = 3
+_OPERATION_EPOCH = 4
+_ORIGIN = 5
+_OPERATION_WORKER = 6
+_OPERATION = (
+    "select operation_id, actor_uid, verb, owner, epoch, origin, worker_uid, snapshot_id,"
+    " destination, boot, begun_ms from operations where operation_id = ?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What an actor becomes."""
+
+    status: Status
+    epoch: int
+    worker_uid: str | None
+    crash: str | None
+
+
+def finish(x: Execute, operation_id: str, owner: str, outcome: Finish) -> ActorRow:
+    """See Store.finish."""
+    operation = first(x(_OPERATION, (operation_id,)))
+    if operation is None or operation[_OWNER] != owner:
+        return _repeated(x, operation_id, owner, outcome)
+    _check(operation, outcome)
+    row = select_uid(x, operation[1])
+    if row is None:  # the schema does not let it
+        raise refusals.not_owner("finish", operation_id)
+    now = now_ms()
+    x("delete from operations where operation_id = ?", (operation_id,))
+    _settle_worker(x, operation[_OPERATION_WORKER], outcome)
+    latest = snapshots.settle(x, row, outcome.snapshot, outcome.bad_snapshot_id)
+    running = outcome.status is Status.RUNNING
+    state = _State(
+        outcome.status,
+        row[EPOCH] + (outcome.status is Status.CRASHED),
+        row[WORKER_UID] if running else None,
+        None if outcome.crash is None else _crash_json(x, now, row, operation, outcome.crash),
+    )
+    row = _write(x, now, row, state, latest)
+    _record(x, now, row, operation, outcome)
+    return decode.actor(row)
+
+
+def _repeated(x: Execute, operation_id: str, owner: str, outcome: Finish) -> ActorRow:
+    """An identical repeat of what took place succeeds."""
+    found = first(
+        x(
+            "select actor_uid, owner, status, reason, message from outcomes"
+            " where operation_id = ?",
+            (operation_id,),
+        )
+    )
+    reason = "" if outcome.reason is None else outcome.reason.value
+    same = (owner, int(outcome.status), reason, outcome.message)
+    row = select_uid(x, found[0]) if found is not None and found[1:] == same else None
+    if row is None:
+        raise refusals.not_owner("finish", operation_id)
+    return decode.actor(row)
+
+
+def _check(operation: Row, outcome: Finish) -> None:
+    """Refuse what would break an actor's record: a bug of the caller.
+
+    Raises:
+        ValueError: The outcome contradicts itself or the operation.
+    """
+    status, fate = outcome.status, outcome.worker
+    has_worker = operation[_OPERATION_WORKER] is not None
+    edge = EDGES[decode.VERBS[operation[2]]]
+    legal = {edge.to, decode.STATUSES[operation[_ORIGIN]], Status.CRASHED, Status.PAUSED}
+    if status not in legal:
+        msg = f"a {operation[2]} cannot end in {status.name}"
+    elif (status is Status.CRASHED) != (outcome.crash is not None):
+        msg = f"{status.name} with crash record {outcome.crash}"
+    elif status is Status.RUNNING and not has_worker:
+        msg = "RUNNING without a worker"
+    elif has_worker and (status is Status.RUNNING) != (fate is WorkerFate.KEEP):
+        msg = f"{status.name} with the worker's fate {fate}"
+    else:
+        return
+    msg = f"cannot finish operation {operation[0]}: {msg}"
+    raise ValueError(msg)
+
+
+def _settle_worker(x: Execute, worker_uid: str | None, outcome: Finish) -> None:
+    if worker_uid is None or outcome.worker is WorkerFate.KEEP:
+        return
+    if outcome.worker is WorkerFate.FREE:
+        x(
+            "update workers set status = 1, actor_uid = null, epoch = 0, reason = '', slot = ?"
+            " where uid = ?",
+            (draw_slot(), worker_uid),
+        )
+        return
+    reason = outcome.worker_reason or (outcome.reason.value if outcome.reason else "unknown")
+    quarantine(x, worker_uid, reason)
+
+
+def quarantine(x: Execute, worker_uid: str, reason: str) -> None:
+    """Take a worker off its actor, of which it may still have a sandbox."""
+    x(
+        "update workers set status = 3, claim = claim + 1, reason = ? where uid = ?",
+        (reason, worker_uid),
+    )
+
+
+def _crash_json(x: Execute, now: int, row: Row, operation: Row | None, crash: CrashRow) -> str:
+    """Fill in what the store knows."""
+    operation_id, verb = ("", "") if operation is None else (operation[0], operation[2])
+    return decode.crash_json(
+        dataclasses.replace(
+            crash,
+            operation_id=crash.operation_id or operation_id,
+            verb=crash.verb or verb,
+            epoch=crash.epoch or row[EPOCH],
+            time_ms=crash.time_ms or now,
+            last_good_snapshot=snapshots.last_good(x, row[UID]),
+        )
+    )
+
+
+def _write(x: Execute, now: int, row: Row, state: _State, latest: Row) -> Row:
+    """Update the actor; return its row as it is then."""
+    columns = (
+        int(state.status),
+        row[VERSION] + 1,
+        state.epoch,
+        state.worker_uid,
+        now,
+        state.crash,
+    )
+    x(
+        "update actors set status = ?, version = ?, epoch = ?, worker_uid = ?, updated_ms = ?,"
+        " crash = ?, snapshot_id = ? where uid = ?",
+        (*columns, latest[0], row[UID]),
+    )
+    return (*row[IDENTITY], *columns, *latest)
+
+
+def _record(x: Execute, now: int, row: Row, operation: Row, outcome: Finish) -> None:
+    """Record how the operation ended, for those who joined it and those who watch."""
+    reason = "" if outcome.reason is None else outcome.reason.value
+    events.outcome(
+        x, now, row, operation, status=outcome.status, reason=reason, message=outcome.message
+    )
+    what = f"{operation[2]}.{events.UNDONE}"
+    if outcome.status is EDGES[decode.VERBS[operation[2]]].to:
+        what = f"{operation[2]}.{events.DONE}"
+    events.append(
+        x,
+        now,
+        row,
+        events.CRASHED if outcome.crash is not None else what,
+        status=outcome.status,
+        epoch=row[EPOCH],
+        operation_id=operation[0],
+        reason=reason or ("" if outcome.crash is None else outcome.crash.reason.value),
+        message=outcome.message or ("" if outcome.crash is None else outcome.crash.message),
+        fields=row[decode.CRASH] or "{}",
+    )
+
+
+def crash(x: Execute, actor_uid: str, epoch: int, record: CrashRow) -> ActorRow | None:
+    """See Store.crash."""
+    row = select_uid(x, actor_uid)
+    # An actor with an open operation is in a transitional status.
+    if row is None or row[STATUS] != Status.RUNNING or row[EPOCH] != epoch:
+        return None
+    now = now_ms()
+    x(
+        "update workers set status = 3, claim = claim + 1, reason = ?"
+        " where status = 2 and actor_uid = ?",
+        (record.reason.value, actor_uid),
+    )
+    state = _State(Status.CRASHED, epoch + 1, None, _crash_json(x, now, row, None, record))
+    row = _write(x, now, row, state, row[SNAPSHOT])
+    events.append(
+        x,
+        now,
+        row,
+        events.CRASHED,
+        status=Status.CRASHED,
+        epoch=row[EPOCH],
+        operation_id=record.operation_id,
+        reason=record.reason.value,
+        message=record.message,
+        fields=row[decode.CRASH],
+    )
+    return decode.actor(row)

@@ -1,0 +1,98 @@
+"""Snapshots: an actor's history, and what may be deleted."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from ateapi.store import decode
+from ateapi.store.decode import SNAPSHOT, UID
+from ateapi.store.engine import Execute, Row, first
+from ateapi.store.rows import SnapshotKind, SnapshotRow
+
+# Good snapshots that are kept of an actor, and how many of them may be LOCAL: those take disk space
+# of a node and are lost with it, so they must not push durable ones out.
+KEPT: Final = 3
+KEPT_LOCAL: Final = 1
+
+
+def settle(x: Execute, actor: Row, new: SnapshotRow | None, bad_snapshot_id: str) -> Row:
+    """Promote a snapshot, mark one bad, condemn what is not kept any more.
+
+    Returns:
+        The columns of the actor's latest snapshot.
+    """
+    latest = actor[SNAPSHOT]
+    if new is not None:
+        latest = decode.snapshot_columns(new)
+        x(
+            "insert into snapshots (snapshot_id, kind, location, node_id, digest, size_bytes,"
+            " created_ms, epoch, bad, actor_uid) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*latest, actor[UID]),
+        )
+    if bad_snapshot_id:
+        x(
+            "update snapshots set bad = 1 where snapshot_id = ? and actor_uid = ?",
+            (bad_snapshot_id, actor[UID]),
+        )
+        if latest[0] == bad_snapshot_id:
+            latest = (*latest[:8], 1)
+    if new is not None or bad_snapshot_id:
+        _condemn(x, actor[UID], latest[0])
+    return latest
+
+
+def _condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
+    # Only the operation that is being finished had snapshots of this actor as its base.
+    history = x(
+        "select snapshot_id, kind, bad from snapshots where actor_uid = ? and condemned = 0"
+        " order by sequence desc",
+        (actor_uid,),
+    ).fetchall()
+    if len(history) == 1:
+        return
+    good = local = 0
+    for snapshot_id, kind, bad in history:
+        is_local = kind == SnapshotKind.LOCAL
+        keep = not bad and good < KEPT and not (is_local and local >= KEPT_LOCAL)
+        if keep:
+            good += 1
+            local += is_local
+        elif snapshot_id != latest:
+            x("update snapshots set condemned = 1 where snapshot_id = ?", (snapshot_id,))
+
+
+def condemn_all(x: Execute, actor_uid: str) -> None:
+    """Condemn the whole history: the actor is deleted."""
+    x("update snapshots set condemned = 1 where actor_uid = ? and condemned = 0", (actor_uid,))
+
+
+def last_good(x: Execute, actor_uid: str) -> str:
+    """Return the id of the newest snapshot that is not bad; empty: there is none."""
+    row = first(
+        x(
+            "select snapshot_id from snapshots where actor_uid = ? and condemned = 0 and bad = 0"
+            " order by sequence desc limit 1",
+            (actor_uid,),
+        )
+    )
+    return "" if row is None else str(row[0])
+
+
+def history(x: Execute, actor_uid: str) -> list[SnapshotRow]:
+    """See Store.snapshots."""
+    rows = x(
+        "select * from snapshot_rows where actor_uid = ? and condemned = 0 order by sequence desc",
+        (actor_uid,),
+    )
+    return [decode.snapshot(row) for row in rows.fetchall()]
+
+
+def condemned(x: Execute, limit: int) -> list[tuple[str, SnapshotRow]]:
+    """See Store.condemned."""
+    rows = x("select * from snapshot_rows where condemned = 1 order by sequence limit ?", (limit,))
+    return [(row[9], decode.snapshot(row)) for row in rows.fetchall()]
+
+
+def forget(x: Execute, snapshot_ids: Sequence[str]) -> None:
+    """See Store.forget_snapshots."""
+    for snapshot_id in snapshot_ids:
+        x("delete from snapshots where snapshot_id = ? and condemned = 1", (snapshot_id,))
