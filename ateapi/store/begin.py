@@ -21,6 +21,7 @@ from ateapi.store.rows import (
     OperationRow,
     Preference,
     Stale,
+    WorkerRow,
     WorkerStatus,
 )
 
@@ -82,7 +83,7 @@ def _recorded(x: Execute, row: Row) -> Row | None:
     return worker if worker[decode.WORKER_ACTOR] == row[UID] else None
 
 
-def _recorded_worker(x: Execute, row: Row):  # noqa: ANN202
+def _recorded_worker(x: Execute, row: Row) -> WorkerRow | None:
     worker = _recorded(x, row)
     return None if worker is None else decode.worker(worker)
 

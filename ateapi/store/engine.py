@@ -1,7 +1,8 @@
 """What `Store` asks of a database, and what a verb asks of a transaction.
 
-A verb is a function from an `Execute` and its arguments to a result; it knows no engine. Its SQL is
-the subset that SQLite and PostgreSQL share. An engine may have a faster form of its own for a verb.
+A verb is a function from an `Execute` and its arguments to a result; it knows no engine. Its SQL
+is the subset that SQLite and PostgreSQL share. An engine may have a faster form of its own for a
+verb.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,10 +56,10 @@ class Engine(Protocol):
     def run(self, calls: Sequence[Call], done: Callable[[list[Outcome]], None]) -> None:
         """Run verbs in their order in one transaction, and then have `done` called in the loop.
 
-        What `done` is told has happened is durable. A verb that raises leaves no trace and does not
-        disturb the others. If the database does not answer, each outcome is STORAGE_UNAVAILABLE,
-        and it is unknown whether the verbs took place: that is why they are idempotent. The next
-        `run` comes after `done`.
+        What `done` is told has happened is durable. A verb that raises leaves no trace and does
+        not disturb the others. If the database does not answer, each outcome is
+        STORAGE_UNAVAILABLE, and it is unknown whether the verbs took place: that is why they are
+        idempotent. The next `run` comes after `done`.
         """
 
     async def read(self, query: Verb[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

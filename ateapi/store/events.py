@@ -42,8 +42,9 @@ def append(  # noqa: PLR0913  # the columns
     row += (None if status is None else int(status), operation_id, epoch, reason, message, fields)
     # The first column is the next revision: the newest row is never deleted.
     ((revision,),) = x(
-        "insert into events (time_ms, actor_uid, atespace, name, what, status, operation_id, epoch,"
-        " reason, message, fields) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) returning revision",
+        "insert into events (time_ms, actor_uid, atespace, name, what, status, operation_id,"
+        " epoch, reason, message, fields) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        " returning revision",
         row,
     ).fetchall()
     if revision % _EVERY == 0:
@@ -64,8 +65,9 @@ def outcome(  # noqa: PLR0913  # the columns
     row: tuple[Value, ...] = (operation[0], actor[0], actor[1], actor[2], *operation[2:5])
     row += (None if status is None else int(status), reason, message, operation[10], now)
     ((sequence,),) = x(
-        "insert into outcomes (operation_id, actor_uid, atespace, name, verb, owner, epoch, status,"
-        " reason, message, begun_ms, finished_ms) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        "insert into outcomes (operation_id, actor_uid, atespace, name, verb, owner, epoch,"
+        " status, reason, message, begun_ms, finished_ms)"
+        " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
         " returning sequence",
         row,
     ).fetchall()

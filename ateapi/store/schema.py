@@ -1,7 +1,8 @@
 """Numbered migrations, and the record in the database of those that it has seen.
 
-A migration is one file and one transaction, and is never changed once released. New versions of the
-program first add, and take away a release later, so that old and new replicas can run together.
+A migration is one file and one transaction, and is never changed once released. New versions of
+the program first add, and take away a release later, so that old and new replicas can run
+together.
 """
 
 import hashlib
@@ -50,7 +51,9 @@ def migrate(x: Execute, migrations: Sequence[Migration]) -> None:
             never was.
     """
     x(_VERSIONS)
-    applied = dict(x("select number, sha256 from schema_version order by number").fetchall())
+    applied: dict[int, str] = dict(
+        x("select number, sha256 from schema_version order by number").fetchall()
+    )
     newest = migrations[-1].number
     if applied and max(applied) > newest:
         msg = (

@@ -8,8 +8,8 @@ from ateapi.store.decode import SNAPSHOT, UID
 from ateapi.store.engine import Execute, Row, first
 from ateapi.store.rows import SnapshotKind, SnapshotRow
 
-# Good snapshots that are kept of an actor, and how many of them may be LOCAL: those take disk space
-# of a node and are lost with it, so they must not push durable ones out.
+# Good snapshots that are kept of an actor, and how many of them may be LOCAL: those take disk
+# space of a node and are lost with it, so they must not push durable ones out.
 KEPT: Final = 3
 KEPT_LOCAL: Final = 1
 

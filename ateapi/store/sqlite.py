@@ -2,8 +2,8 @@
 
 One connection writes, in a thread of its own: while a commit waits for the disk, the next batch
 gathers. One connection reads, in the event loop, a few microseconds a time. A third copies the
-write-ahead log into the database, in a thread of its own, so that no commit has to. In memory there
-is one connection and no thread.
+write-ahead log into the database, in a thread of its own, so that no commit has to. In memory
+there is one connection and no thread.
 """
 
 import asyncio
@@ -84,8 +84,7 @@ class SqliteEngine:
         connections: list[apsw.Connection] = []
         try:
             _make_file(path)
-            for _ in range(3):
-                connections.append(_connect(str(path), self._busy_ms))
+            connections.extend(_connect(str(path), self._busy_ms) for _ in range(3))
         except (OSError, apsw.CantOpenError, apsw.NotADBError, apsw.ReadOnlyError) as exc:
             _close(connections)
             msg = f"cannot open the store {path}: {_why(exc)}"

@@ -1,7 +1,7 @@
 """The store: every change of state is one verb, one transaction, one round trip.
 
-A verb changes actor, worker, operation and the outbox together, or nothing; it may be repeated. All
-raise STORAGE_UNAVAILABLE when the database does not answer.
+A verb changes actor, worker, operation and the outbox together, or nothing; it may be repeated.
+All raise STORAGE_UNAVAILABLE when the database does not answer.
 """
 
 from collections.abc import Mapping, Sequence

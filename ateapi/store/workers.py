@@ -27,7 +27,8 @@ def put_node(x: Execute, node: NodeRow) -> None:
 def nodes(x: Execute) -> list[NodeRow]:
     """See Store.nodes."""
     rows = x(
-        "select node_id, name, target, arch, machine_boot_id, session_id from nodes order by node_id"
+        "select node_id, name, target, arch, machine_boot_id, session_id from nodes"
+        " order by node_id"
     )
     return [decode.node(row) for row in rows.fetchall()]
 
@@ -42,8 +43,14 @@ def put_workers(x: Execute, node_id: str, node_name: str, reports: Sequence[Work
         if row is None:
             _insert(x, node_id, node_name, report)
             continue
-        told = (report.name, node_id, node_name, report.address)
-        told += (report.sandbox_class, report.boot_id)
+        told = (
+            report.name,
+            node_id,
+            node_name,
+            report.address,
+            report.sandbox_class,
+            report.boot_id,
+        )
         if row[3:9] != told:
             x(
                 "update workers set name = ?, node_id = ?, node_name = ?, address = ?,"
