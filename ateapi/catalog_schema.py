@@ -55,8 +55,8 @@ def parse(raw: Mapping[str, object]) -> Document:
     metadata = _object(document.get("metadata"))
     violations += catalog_rules.metadata_violations(str(kind), metadata)
     if kind in catalog_rules.KINDS and isinstance(spec, dict):
-        violations += _shape_violations(kind, spec, ("spec",))
         spec = _filled(_SCHEMAS[kind], spec, _SCHEMAS[kind])
+        violations += _shape_violations(kind, spec, ("spec",))
         violations += catalog_rules.spec_violations(kind, spec)
     if violations:
         raise invalid_argument(violations[:_MAX_VIOLATIONS])
