@@ -262,6 +262,9 @@ def _connect(path: str, busy_ms: int) -> apsw.Connection:
     connection = apsw.Connection(path, statementcachesize=_STATEMENTS)
     try:
         connection.set_busy_timeout(busy_ms)
+        # Without it, statements that may use a partial index are prepared anew for each value that
+        # is bound to them: 20 us instead of 1 (SQLite 3.54).
+        connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
         for pragma in _PRAGMAS:
             connection.execute(pragma).fetchall()
         x = connection.cursor().execute
