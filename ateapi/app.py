@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from ateapi import cleanup, janitor, pools, recovery
@@ -36,14 +36,20 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Running]:
+async def running(
+    config: Config, open_store: Callable[[str], Awaitable[Store]] = Store.open
+) -> AsyncIterator[Running]:
     """Serve until the context ends; operations that run then are recovered by the next life.
+
+    Args:
+        config: Its settings.
+        open_store: Opens the store that `config` names; tests open one that fails as told.
 
     Raises:
         AteError: The store cannot be opened, or a target cannot be bound.
     """
     async with contextlib.AsyncExitStack() as stack:
-        store = await Store.open(config.store)
+        store = await open_store(config.store)
         stack.push_async_callback(store.close)
         channels = Channels()
         stack.push_async_callback(channels.close)
@@ -65,7 +71,9 @@ async def running(config: Config) -> AsyncIterator[Running]:
         recovering = recovery.Recovery(store, operations, owner)
 
         server = Server()
-        names = register(server.grpc, store, operations)
+        names = register(
+            server.grpc, store, operations, is_silent=lambda node_id: not fleet.is_live(node_id)
+        )
         rpc.add_CatalogServicer_to_server(Catalog(store, lending_loop.wake), server.grpc)
         supervision = Supervision(store, fleet, nodes, hints, cleaning.wake)
         node_service = NodeService(store, fleet, nodes, lending, supervision)

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections.abc import Callable
 from typing import Final
 
 from ateapi.fleet import Fleet
@@ -31,7 +32,7 @@ class Cleanup:
         # {worker uid: (not before, wait)}: monotonic seconds.
         self._waits: dict[str, tuple[float, float]] = {}
         self._turned = asyncio.Condition()
-        self.wake = lambda: None
+        self.wake: Callable[[], None] = _nobody
 
     async def turn(self) -> None:
         """Reset every quarantined worker whose node is live and whose wait is over."""
@@ -79,3 +80,7 @@ class Cleanup:
     def _forget(self, still: set[str]) -> None:
         for uid in self._waits.keys() - still:
             del self._waits[uid]
+
+
+def _nobody() -> None:
+    """Wake no loop: none runs yet."""

@@ -40,7 +40,7 @@ class NodeClients:
         node = self._nodes.get(node_id)
         return node.name if node else node_id
 
-    def of(self, node_id: str) -> rpc.AteomHerderAsyncStub:
+    def of(self, node_id: str) -> "rpc.AteomHerderAsyncStub":
         """Return the stub of a node.
 
         Raises:

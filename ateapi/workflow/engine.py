@@ -58,15 +58,17 @@ WHILE_STORE_IS_AWAY: Final = RetryPolicy(
 
 
 class Step(Protocol[MeasuredT_contra]):
-    """One part of a workflow.
+    """One part of a workflow."""
 
-    Attributes:
-        name: As in errors, crash records and phases: `store.begin`, `node.restore`.
-        retry: When to execute it again.
-    """
+    @property
+    def name(self) -> str:
+        """As in errors, crash records and phases: `store.begin`, `node.restore`."""
+        ...
 
-    name: str
-    retry: RetryPolicy
+    @property
+    def retry(self) -> RetryPolicy:
+        """When to execute it again."""
+        ...
 
     def is_complete(self, state: MeasuredT_contra) -> bool:
         """Whether there is nothing (left) to do; pure."""

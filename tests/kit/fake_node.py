@@ -1,0 +1,312 @@
+"""A node agent for tests of the control service: a real gRPC server, sandboxes in memory, faults.
+
+It keeps the rules that a node promises (fences, idempotence by operation and by epoch), and counts
+what must never happen, so that a test can assert it at its end.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from ateerrors.report import Copy, Report, Sandbox
+from atepb import ateapi_pb2 as api
+from atepb import ateapi_pb2_grpc as api_rpc
+from atepb import atelet_pb2 as pb
+from atepb import atelet_pb2_grpc as rpc
+from aterpc.channels import call, open_channel
+from aterpc.server import Server
+
+AnswerT = TypeVar("AnswerT")
+
+DIGEST = "sha256:" + "ab" * 32
+_PHASE = api.SandboxState
+
+
+@dataclass
+class Slot:
+    """A worker and what it holds."""
+
+    uid: str
+    name: str
+    claim: int = 0
+    actor_uid: str = ""
+    epoch: int = 0
+    phase: "api.SandboxState.Phase.ValueType" = _PHASE.PHASE_NONE
+    exit_code: int = 0
+
+    def holds(self, fence: pb.Fence) -> bool:
+        return (self.actor_uid, self.epoch) == (fence.actor_uid, fence.epoch)
+
+    def clear(self) -> None:
+        self.actor_uid, self.epoch, self.phase = "", 0, _PHASE.PHASE_NONE
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What goes wrong with the next call of a method.
+
+    Attributes:
+        when: `before`: nothing is done; `after`: it is done and the caller is told otherwise;
+            `hang`: it is not done, and there is no answer until the caller goes away.
+
+    """
+
+    when: Literal["before", "after", "hang"]
+    error: AteError = field(
+        default_factory=lambda: AteError(Reason.NODE_UNAVAILABLE, "the reply was lost")
+    )
+
+
+class FakeNode(rpc.AteomHerderServicer):
+    """The node; `serving` runs it."""
+
+    def __init__(self, workers: int, name: str = "node-0") -> None:
+        self.node_id = str(uuid.uuid4())
+        self.name = name
+        self.boot_id = str(uuid.uuid4())
+        self.slots = {
+            slot.uid: slot
+            for slot in (Slot(str(uuid.uuid4()), f"{name}-{i}") for i in range(workers))
+        }
+        # {folder or URI: actor uid} of complete snapshots.
+        self.snapshots: dict[str, str] = {}
+        self.faults: dict[str, list[Fault]] = {}
+        self.calls: list[str] = []
+        # What no interleaving may bring about.
+        self.violations: list[str] = []
+        self.struck = asyncio.Event()
+        self._made: dict[str, str] = {}
+        self._sequence = itertools.count(1)
+        self._session = ""
+        self._control: api_rpc.NodeServiceAsyncStub | None = None
+
+    # The methods, each as a node promises it.
+
+    async def Run(self, request: pb.RunRequest, context: Any) -> pb.RunResponse:
+        slot = self._slot(request.target_ateom_uid)
+
+        async def do() -> pb.RunResponse:
+            self._place(slot, request.fence)
+            return pb.RunResponse()
+
+        return await self._do("Run", slot, request.fence, do)
+
+    async def Restore(self, request: pb.RestoreRequest, context: Any) -> pb.RestoreResponse:
+        slot = self._slot(request.target_ateom_uid)
+
+        async def do() -> pb.RestoreResponse:
+            where = (
+                request.local_config.snapshot_prefix or request.external_config.snapshot_uri_prefix
+            )
+            if where not in self.snapshots or request.manifest_digest != DIGEST:
+                raise AteError(
+                    Reason.SNAPSHOT_NOT_FOUND,
+                    f"no snapshot at {where}",
+                    report=Report(sandbox=Sandbox.UNTOUCHED),
+                )
+            self._place(slot, request.fence)
+            return pb.RestoreResponse(phases=[api.Phase(name="runsc.restore", elapsed_us=1)])
+
+        return await self._do("Restore", slot, request.fence, do)
+
+    async def Checkpoint(
+        self, request: pb.CheckpointRequest, context: Any
+    ) -> pb.CheckpointResponse:
+        slot = self._slot(request.target_ateom_uid)
+        where = request.local_config.snapshot_prefix or request.external_config.snapshot_uri_prefix
+
+        async def do() -> pb.CheckpointResponse:
+            if self._made.get(request.fence.operation_id) != where:
+                if not slot.holds(request.fence):
+                    raise AteError(
+                        Reason.WORKER_LOST,
+                        "there is no such sandbox",
+                        report=Report(sandbox=Sandbox.GONE, copy=Copy.NONE),
+                    )
+                self.snapshots[where] = request.fence.actor_uid
+                self._made[request.fence.operation_id] = where
+                slot.clear()
+            return pb.CheckpointResponse(
+                snapshot=_snapshot(request.snapshot_id), sandbox_deleted=True
+            )
+
+        return await self._do("Checkpoint", slot, request.fence, do)
+
+    async def Upload(self, request: pb.UploadRequest, context: Any) -> pb.UploadResponse:
+        async def do() -> pb.UploadResponse:
+            if request.snapshot_prefix not in self.snapshots:
+                raise AteError(Reason.SNAPSHOT_NOT_FOUND, "no such local snapshot")
+            self.snapshots[request.snapshot_uri_prefix] = request.fence.actor_uid
+            return pb.UploadResponse(snapshot=_snapshot("x"))
+
+        return await self._do("Upload", None, request.fence, do)
+
+    async def Reset(self, request: pb.ResetRequest, context: Any) -> pb.ResetResponse:
+        slot = self._slot(request.target_ateom_uid)
+
+        async def do() -> pb.ResetResponse:
+            slot.clear()
+            return pb.ResetResponse()
+
+        return await self._do("Reset", slot, request.fence, do)
+
+    async def Cancel(self, request: pb.CancelRequest, context: Any) -> pb.CancelResponse:
+        slot = self._slot(request.target_ateom_uid)
+
+        async def do() -> pb.CancelResponse:
+            if request.fence.operation_id in self._made:
+                return pb.CancelResponse(
+                    result=pb.CancelResponse.RESULT_COMPLETE, snapshot=_snapshot("x")
+                )
+            if not slot.holds(request.fence):
+                return pb.CancelResponse(result=pb.CancelResponse.RESULT_GONE)
+            was_paused = slot.phase == _PHASE.PHASE_PAUSED
+            slot.phase = _PHASE.PHASE_RUNNING
+            result = (
+                pb.CancelResponse.RESULT_RESUMED
+                if was_paused
+                else pb.CancelResponse.RESULT_NOT_STARTED
+            )
+            return pb.CancelResponse(result=result)
+
+        return await self._do("Cancel", slot, request.fence, do)
+
+    async def DeleteSnapshot(
+        self, request: pb.DeleteSnapshotRequest, context: Any
+    ) -> pb.DeleteSnapshotResponse:
+        where = request.local_config.snapshot_prefix or request.external_config.snapshot_uri_prefix
+        self.snapshots.pop(where, None)
+        return pb.DeleteSnapshotResponse()
+
+    # What a test does to it.
+
+    def fail(self, method: str, *faults: Fault) -> None:
+        """Let the next calls of a method go wrong, one fault a call."""
+        self.faults.setdefault(method, []).extend(faults)
+
+    def holder_of(self, actor_uid: str) -> list[Slot]:
+        """Return the slots that hold a sandbox of the actor."""
+        return [slot for slot in self.slots.values() if slot.actor_uid == actor_uid]
+
+    def restart_ateom(self) -> None:
+        """As after a restart of the process that drives the sandboxes: they live on."""
+        self.boot_id = str(uuid.uuid4())
+
+    async def beat(self) -> None:
+        """Say what is true, at once."""
+        assert self._control is not None
+        request = api.BeatRequest(
+            node_id=self.node_id,
+            session_id=self._session,
+            sequence=next(self._sequence),
+            workers=[
+                api.WorkerState(
+                    worker_uid=slot.uid,
+                    worker_name=slot.name,
+                    worker_namespace="default",
+                    worker_pool="local",
+                    address="127.0.0.1",
+                    sandbox_class="gvisor",
+                    ateom_boot_id=self.boot_id,
+                    claim=slot.claim,
+                    sandbox=api.SandboxState(
+                        phase=slot.phase,
+                        actor_uid=slot.actor_uid,
+                        epoch=slot.epoch,
+                        exit_code=(slot.exit_code if slot.phase == _PHASE.PHASE_EXITED else None),
+                    ),
+                )
+                for slot in self.slots.values()
+            ],
+        )
+        await call(self._control.Beat, request, timeout_s=5)
+
+    @contextlib.asynccontextmanager
+    async def serving(self, folder: Path, control: str) -> AsyncIterator[None]:
+        """Serve, register with a control service, and beat until the context ends."""
+        server = Server(to_control=True)
+        rpc.add_AteomHerderServicer_to_server(self, server.grpc)
+        server.reflect(["atelet.AteomHerder"])
+        target = server.bind(f"unix:{folder}/{self.name}.sock")
+        await server.start()
+        channel = open_channel(control)
+        self._control = api_rpc.NodeServiceStub(channel)
+        await self.register(target)
+        beats = asyncio.create_task(self._beats(), name="fake node beats")
+        try:
+            yield
+        finally:
+            beats.cancel()
+            await asyncio.gather(beats, return_exceptions=True)
+            await channel.close()
+            await server.stop(0)
+
+    async def register(self, target: str) -> None:
+        """Open a session and send the first beat."""
+        assert self._control is not None
+        response = await call(
+            self._control.RegisterNode,
+            api.RegisterNodeRequest(
+                node_id=self.node_id, node_name=self.name, target=target, arch="amd64"
+            ),
+            timeout_s=5,
+        )
+        self._session = response.session_id
+        self._target = target
+        await self.beat()
+
+    async def _beats(self) -> None:
+        while True:
+            await asyncio.sleep(0.2)
+            try:
+                await self.beat()
+            except AteError as exc:
+                if exc.reason is Reason.SESSION_UNKNOWN:
+                    with contextlib.suppress(AteError):
+                        await self.register(self._target)
+
+    def _slot(self, uid: str) -> Slot:
+        return self.slots[uid]
+
+    def _place(self, slot: Slot, fence: pb.Fence) -> None:
+        if slot.holds(fence):
+            return
+        if slot.actor_uid:
+            self.violations.append(f"{slot.name} is given to a second actor")
+        slot.actor_uid, slot.epoch = fence.actor_uid, fence.epoch
+        slot.phase = _PHASE.PHASE_RUNNING
+
+    async def _do(
+        self, method: str, slot: Slot | None, fence: pb.Fence, do: Callable[[], Awaitable[AnswerT]]
+    ) -> AnswerT:
+        self.calls.append(method)
+        fault = self.faults[method].pop(0) if self.faults.get(method) else None
+        if fault is not None and fault.when == "hang":
+            self.struck.set()
+            await asyncio.Event().wait()
+        if fault is not None and fault.when == "before":
+            self.struck.set()
+            raise fault.error
+        if slot is not None:
+            self._check(slot, fence)
+        answer = await do()
+        if fault is not None:
+            self.struck.set()
+            raise fault.error
+        return answer
+
+    def _check(self, slot: Slot, fence: pb.Fence) -> None:
+        if fence.ateom_boot_id != self.boot_id or fence.claim < slot.claim:
+            raise AteError(Reason.STALE_EPOCH, "another boot id, or an older claim")
+        slot.claim = fence.claim
+
+
+def _snapshot(snapshot_id: str) -> pb.Snapshot:
+    return pb.Snapshot(snapshot_id=snapshot_id, manifest_digest=DIGEST, size_bytes=1)
