@@ -97,7 +97,7 @@ class Control:
 
 @contextlib.asynccontextmanager
 async def control(folder: Path) -> AsyncIterator[Control]:
-    """Run the control service on a store in the folder; a second life finds what the first left."""
+    """Run the control service on the folder's store; a second life finds what the first left."""
     target = f"unix:{folder}/c-{uuid.uuid4().hex[:8]}.sock"
     config = Config(store=f"sqlite:{folder}/store.db", listen=(target,), stop_grace_s=0)
     async with app.running(config, FaultyStore.open) as running:

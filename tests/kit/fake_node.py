@@ -185,6 +185,23 @@ class FakeNode(rpc.AteomHerderServicer):
         self.snapshots.pop(where, None)
         return pb.DeleteSnapshotResponse()
 
+    async def GetOutcome(
+        self, request: pb.GetOutcomeRequest, context: Any
+    ) -> pb.GetOutcomeResponse:
+        if request.operation_id not in self._made:
+            return pb.GetOutcomeResponse(state=pb.GetOutcomeResponse.STATE_UNKNOWN)
+        return pb.GetOutcomeResponse(
+            state=pb.GetOutcomeResponse.STATE_DONE, snapshot=_snapshot("x")
+        )
+
+    async def StatSnapshot(
+        self, request: pb.StatSnapshotRequest, context: Any
+    ) -> pb.StatSnapshotResponse:
+        where = request.local_config.snapshot_prefix or request.external_config.snapshot_uri_prefix
+        if where not in self.snapshots:
+            return pb.StatSnapshotResponse()
+        return pb.StatSnapshotResponse(snapshot=_snapshot("x"))
+
     # What a test does to it.
 
     def fail(self, method: str, *faults: Fault) -> None:

@@ -122,9 +122,9 @@ async def test_a_new_life_of_the_control_service_asks_nodes_to_register(tmp_path
     async with control(tmp_path) as it, node.serving(tmp_path, it.target):
         ref, _ = await running(it, node)
     async with control(tmp_path) as it:
+        other = await it.create("b")
         with pytest.raises(AteError) as caught:
-            await it.do("suspend", await it.create("b"))
-            await it.do("resume", pb.ActorRef(atespace="demo", name="b"))
+            await it.do("resume", other)
         assert caught.value.reason is Reason.NO_FREE_WORKERS
         async with node.serving(tmp_path, it.target):
             assert await it.status(ref) == "RUNNING"
