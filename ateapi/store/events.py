@@ -13,6 +13,8 @@ from ateerrors.reason import Reason
 KEPT: Final = 100_000
 # How many more there may be, so that not each one costs a statement that deletes one.
 _EVERY: Final = 256
+# How many one read may look at: it runs in the event loop.
+WINDOW: Final = 10_000
 
 CREATED: Final = "created"
 UPDATED: Final = "updated"
@@ -81,27 +83,40 @@ def revision(x: Execute) -> int:
     return 0 if row is None else int(row[0])
 
 
-def events(x: Execute, actor_uid: str | None, after_revision: int, limit: int) -> list[EventRow]:
-    """Return events after a revision, oldest first; after 0: from the oldest that is kept.
-
-    Raises:
-        AteError: OUT_OF_RANGE: some of them are not kept any more.
-    """
-    if after_revision > 0:
-        row = first(x("select revision from events order by revision limit 1"))
-        if row is not None and row[0] > after_revision + 1:
-            msg = (
-                f"cannot read events after revision {after_revision}: the oldest kept is {row[0]}"
-            )
-            raise AteError(Reason.OUT_OF_RANGE, msg)
-    if actor_uid is None:
-        rows = x(
-            "select * from events where revision > ? order by revision limit ?",
-            (after_revision, limit),
-        )
-    else:
-        rows = x(
-            "select * from events where actor_uid = ? and revision > ? order by revision limit ?",
-            (actor_uid, after_revision, limit),
-        )
+def events(x: Execute, after_revision: int, limit: int) -> list[EventRow]:
+    """Return the events of all actors after a revision."""
+    _check_kept(x, after_revision)
+    rows = x(
+        "select * from events where revision > ? order by revision limit ?",
+        (after_revision, limit),
+    )
     return [decode.event(row) for row in rows.fetchall()]
+
+
+def window(
+    x: Execute, actor_uid: str, after_revision: int, limit: int
+) -> tuple[list[EventRow], int | None]:
+    """Look for events of an actor among the next WINDOW ones.
+
+    Returns:
+        What was found, and after which revision to look on; None: that was all.
+    """
+    oldest = _check_kept(x, after_revision)
+    after = max(after_revision, oldest - 1)
+    rows = x(
+        "select * from events where revision > ? and revision <= ? and actor_uid = ?"
+        " order by revision limit ?",
+        (after, after + WINDOW, actor_uid, limit),
+    )
+    found = [decode.event(row) for row in rows.fetchall()]
+    return found, after + WINDOW if after + WINDOW < revision(x) else None
+
+
+def _check_kept(x: Execute, after_revision: int) -> int:
+    """Return the oldest revision that is kept; 1: nothing has happened."""
+    row = first(x("select revision from events order by revision limit 1"))
+    oldest = 1 if row is None else int(row[0])
+    if 0 < after_revision < oldest - 1:
+        msg = f"cannot read events after {after_revision}: the oldest kept is {oldest}"
+        raise AteError(Reason.OUT_OF_RANGE, msg)
+    return oldest

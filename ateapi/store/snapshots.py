@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from ateapi.store import decode
-from ateapi.store.decode import SNAPSHOT, UID
+from ateapi.store.decode import SNAPSHOT, UID, VERSION
 from ateapi.store.engine import Execute, Row, first
 from ateapi.store.rows import SnapshotKind, SnapshotRow
 
@@ -25,8 +25,9 @@ def settle(x: Execute, actor: Row, new: SnapshotRow | None, bad_snapshot_id: str
         latest = decode.snapshot_columns(new)
         x(
             "insert into snapshots (snapshot_id, kind, location, node_id, digest, size_bytes,"
-            " created_ms, epoch, bad, actor_uid) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*latest, actor[UID]),
+            " created_ms, epoch, bad, actor_uid, sequence)"
+            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*latest, actor[UID], actor[VERSION] + 1),
         )
     if bad_snapshot_id:
         x(
@@ -43,21 +44,24 @@ def settle(x: Execute, actor: Row, new: SnapshotRow | None, bad_snapshot_id: str
 def _condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
     # Only the operation that is being finished had snapshots of this actor as its base.
     history = x(
-        "select snapshot_id, kind, bad from snapshots where actor_uid = ? and condemned = 0"
-        " order by sequence desc",
+        "select sequence, kind, bad, snapshot_id from snapshots"
+        " where actor_uid = ? and condemned = 0 order by sequence desc",
         (actor_uid,),
     ).fetchall()
     if len(history) == 1:
         return
     good = local = 0
-    for snapshot_id, kind, bad in history:
+    for sequence, kind, bad, snapshot_id in history:
         is_local = kind == SnapshotKind.LOCAL
         keep = not bad and good < KEPT and not (is_local and local >= KEPT_LOCAL)
         if keep:
             good += 1
             local += is_local
         elif snapshot_id != latest:
-            x("update snapshots set condemned = 1 where snapshot_id = ?", (snapshot_id,))
+            x(
+                "update snapshots set condemned = 1 where actor_uid = ? and sequence = ?",
+                (actor_uid, sequence),
+            )
 
 
 def condemn_all(x: Execute, actor_uid: str) -> None:
@@ -88,7 +92,7 @@ def history(x: Execute, actor_uid: str) -> list[SnapshotRow]:
 
 def condemned(x: Execute, limit: int) -> list[tuple[str, SnapshotRow]]:
     """See Store.condemned."""
-    rows = x("select * from snapshot_rows where condemned = 1 order by sequence limit ?", (limit,))
+    rows = x("select * from snapshot_rows where condemned = 1 limit ?", (limit,))
     return [(row[9], decode.snapshot(row)) for row in rows.fetchall()]
 
 

@@ -25,7 +25,7 @@ _BUSY_MS: Final = 5_000
 
 # Pages of the log (4 KiB each) from which on it is copied into the database; and from which on the
 # writer waits for that, since a log that is always written to is never begun anew.
-_COPY_PAGES: Final = 1_000
+_COPY_PAGES: Final = 4_000
 _WAIT_PAGES: Final = 32_000
 
 # The database's, not the verb's: everything that was asked meanwhile fails with them.

@@ -4,6 +4,7 @@ A verb changes actor, worker, operation and the outbox together, or nothing; it 
 All raise STORAGE_UNAVAILABLE when the database does not answer.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -237,7 +238,7 @@ class Store:
         return await self._read(snapshots.history, actor_uid)
 
     async def condemned(self, limit: int) -> list[tuple[str, SnapshotRow]]:
-        """Return snapshots that are to be deleted, each with its actor's uid, oldest first."""
+        """Return snapshots that are to be deleted, each with its actor's uid, in no order."""
         return await self._read(snapshots.condemned, limit)
 
     async def forget_snapshots(self, snapshot_ids: Sequence[str]) -> None:
@@ -332,7 +333,15 @@ class Store:
         Raises:
             AteError: OUT_OF_RANGE: some of them are not kept any more.
         """
-        return await self._read(events.events, actor_uid, after_revision, limit)
+        if actor_uid is None:
+            return await self._read(events.events, after_revision, limit)
+        found: list[EventRow] = []
+        after: int | None = after_revision
+        while after is not None and len(found) < limit:
+            some, after = await self._read(events.window, actor_uid, after, limit - len(found))
+            found += some
+            await asyncio.sleep(0)
+        return found
 
     async def revision(self) -> int:
         """Return the revision of the newest change; 0: nothing has happened."""
