@@ -137,6 +137,8 @@ def listing(
     x: Execute, atespace: str, page_size: int, page_token: str
 ) -> tuple[list[ActorRow], str]:
     """See Store.list_actors."""
+    if page_size < 1:
+        raise invalid_argument([FieldViolation("page_size", "must be at least 1")])
     after = _decode_token(atespace, page_token) if page_token else ("", "")
     if atespace:
         rows = x(
@@ -179,7 +181,13 @@ def delete(x: Execute, ref: ActorRef, any_state: bool) -> ActorRow:
     """See Store.delete_actor."""
     row = select(x, ref)
     status = decode.STATUSES[row[STATUS]]
-    operation = first(x("select * from operations where actor_uid = ?", (row[UID],)))
+    operation = first(
+        x(
+            "select operation_id, actor_uid, verb, owner, epoch, origin, worker_uid, snapshot_id,"
+            " destination, boot, begun_ms from operations where actor_uid = ?",
+            (row[UID],),
+        )
+    )
     if not any_state and operation is not None:
         raise refusals.in_progress("delete", row, operation[0], operation[2])
     if not any_state and status not in DELETABLE:
@@ -190,6 +198,7 @@ def delete(x: Execute, ref: ActorRef, any_state: bool) -> ActorRow:
         reason = Reason.ACTOR_NOT_FOUND.value
         msg = f"actor {ref} was deleted while the {operation[2]} ran"
         events.outcome(x, now, row, operation, status=None, reason=reason, message=msg)
+        snapshots.condemn_unfinished(x, row, operation)
     x(
         "update workers set status = 3, claim = claim + 1, reason = 'actor deleted'"
         " where status = 2 and actor_uid = ?",

@@ -6,7 +6,7 @@ Every check comes before the first write.
 import dataclasses
 from dataclasses import dataclass
 
-from ateapi.lifecycle import EDGES, Status
+from ateapi.lifecycle import EDGES, Status, Verb
 from ateapi.store import decode, events, refusals, snapshots
 from ateapi.store.actors import select_uid
 from ateapi.store.begin import draw_slot
@@ -86,8 +86,10 @@ def _check(operation: Row, outcome: Finish) -> None:
     """
     status, fate = outcome.status, outcome.worker
     has_worker = operation[_OPERATION_WORKER] is not None
-    edge = EDGES[decode.VERBS[operation[2]]]
-    legal = {edge.to, decode.STATUSES[operation[_ORIGIN]], Status.CRASHED, Status.PAUSED}
+    verb = decode.VERBS[operation[2]]
+    legal = {EDGES[verb].to, decode.STATUSES[operation[_ORIGIN]], Status.CRASHED}
+    if verb is Verb.SUSPEND:  # what could not be uploaded may be kept on the node
+        legal.add(Status.PAUSED)
     if status not in legal:
         msg = f"a {operation[2]} cannot end in {status.name}"
     elif (status is Status.CRASHED) != (outcome.crash is not None):

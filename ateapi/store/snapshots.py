@@ -1,8 +1,10 @@
 """Snapshots: an actor's history, and what may be deleted."""
 
+import uuid
 from collections.abc import Sequence
 from typing import Final
 
+from ateapi.lifecycle import Verb
 from ateapi.store import decode
 from ateapi.store.decode import SNAPSHOT, UID, VERSION
 from ateapi.store.engine import Execute, Row, first
@@ -22,13 +24,7 @@ def settle(x: Execute, actor: Row, new: SnapshotRow | None, bad_snapshot_id: str
     """
     latest = actor[SNAPSHOT]
     if new is not None:
-        latest = decode.snapshot_columns(new)
-        x(
-            "insert into snapshots (snapshot_id, kind, location, node_id, digest, size_bytes,"
-            " created_ms, epoch, bad, actor_uid, sequence)"
-            " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*latest, actor[UID], actor[VERSION] + 1),
-        )
+        latest = _insert(x, actor, new)
     if bad_snapshot_id:
         x(
             "update snapshots set bad = 1 where snapshot_id = ? and actor_uid = ?",
@@ -39,6 +35,16 @@ def settle(x: Execute, actor: Row, new: SnapshotRow | None, bad_snapshot_id: str
     if new is not None or bad_snapshot_id:
         _condemn(x, actor[UID], latest[0])
     return latest
+
+
+def _insert(x: Execute, actor: Row, new: SnapshotRow) -> Row:
+    columns = decode.snapshot_columns(new)
+    x(
+        "insert into snapshots (snapshot_id, kind, location, node_id, digest, size_bytes,"
+        " created_ms, epoch, bad, actor_uid, sequence) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*columns, actor[UID], actor[VERSION] + 1),
+    )
+    return columns
 
 
 def _condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
@@ -62,6 +68,19 @@ def _condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
                 "update snapshots set condemned = 1 where actor_uid = ? and sequence = ?",
                 (actor_uid, sequence),
             )
+
+
+def condemn_unfinished(x: Execute, actor: Row, operation: Row) -> None:
+    """Condemn what an operation (a row of `operations`) that is given up may have written."""
+    _, _, verb, _, epoch, _, worker_uid, snapshot_id, destination, _, begun_ms = operation
+    if not snapshot_id:
+        return
+    kind, node_id = SnapshotKind.EXTERNAL, ""
+    if verb == Verb.PAUSE:
+        node = first(x("select node_id from workers where uid = ?", (worker_uid,)))
+        kind, node_id = SnapshotKind.LOCAL, node[0] if node else ""
+    row = SnapshotRow(snapshot_id, kind, destination, node_id, "", 0, begun_ms, epoch)
+    _insert(x, actor, row)
 
 
 def condemn_all(x: Execute, actor_uid: str) -> None:
@@ -92,8 +111,20 @@ def history(x: Execute, actor_uid: str) -> list[SnapshotRow]:
 
 def condemned(x: Execute, limit: int) -> list[tuple[str, SnapshotRow]]:
     """See Store.condemned."""
-    rows = x("select * from snapshot_rows where condemned = 1 limit ?", (limit,))
-    return [(row[9], decode.snapshot(row)) for row in rows.fetchall()]
+    # Uids are random: from a random one on, so that those that cannot be deleted just now do not
+    # stand before all others.
+    pivot = str(uuid.uuid4())
+    rows = x(
+        "select * from snapshot_rows where condemned = 1 and actor_uid >= ?"
+        " order by actor_uid, sequence limit ?",
+        (pivot, limit),
+    ).fetchall()
+    rows += x(
+        "select * from snapshot_rows where condemned = 1 and actor_uid < ?"
+        " order by actor_uid, sequence limit ?",
+        (pivot, limit - len(rows)),
+    ).fetchall()
+    return [(row[9], decode.snapshot(row)) for row in rows]
 
 
 def forget(x: Execute, snapshot_ids: Sequence[str]) -> None:

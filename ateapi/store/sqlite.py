@@ -7,6 +7,7 @@ there is one connection and no thread.
 """
 
 import asyncio
+import contextlib
 import queue
 import threading
 from collections.abc import Callable, Sequence
@@ -20,8 +21,10 @@ from ateapi.store.engine import Call, Execute, Outcome, P, R, Verb
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 
-# How long a lock that another process holds is waited for: a shell on the file, a back-up.
+# How long a lock that another process holds (a shell on the file, a back-up) is waited for; and where
+# it is the event loop, or a batch that is ready, that would wait.
 _BUSY_MS: Final = 5_000
+_PATIENCE_MS: Final = 100
 
 # Pages of the log (4 KiB each) from which on it is copied into the database; and from which on the
 # writer waits for that, since a log that is always written to is never begun anew.
@@ -71,34 +74,17 @@ class SqliteEngine:
 
     async def open(self) -> None:
         if self._path is None:
-            self._open_in_memory()
-        else:
-            await asyncio.to_thread(self._open_file, self._path, asyncio.get_running_loop())
-
-    def _open_in_memory(self) -> None:
-        connection = _connect(":memory:", self._busy_ms)
-        self._writer = _Writer(connection)
-        self._execute = connection.cursor().execute
-
-    def _open_file(self, path: Path, loop: asyncio.AbstractEventLoop) -> None:
-        connections: list[apsw.Connection] = []
-        try:
-            _make_file(path)
-            connections.extend(_connect(str(path), self._busy_ms) for _ in range(3))
-        except (OSError, apsw.CantOpenError, apsw.NotADBError, apsw.ReadOnlyError) as exc:
-            _close(connections)
-            msg = f"cannot open the store {path}: {_why(exc)}"
-            raise AteError(Reason.INVALID_ARGUMENT, msg) from exc
-        except apsw.Error as exc:
-            _close(connections)
-            raise _unavailable(exc) from exc
-        except AteError:
-            _close(connections)
-            raise
-        writer, self._reader, copier = connections
+            connection = _connect(":memory:", self._busy_ms)
+            _migrate(connection)
+            self._writer = _Writer(connection)
+            self._execute = connection.cursor().execute
+            return
+        path = self._path.absolute()
+        writer, self._reader, copier = await asyncio.to_thread(_open_file, path, self._busy_ms)
         self._writer = _Writer(writer)
         self._execute = self._reader.cursor().execute
-        self._thread = _WriterThread(self._writer, copier, loop)
+        loop = asyncio.get_running_loop()
+        self._thread = _WriterThread(self._writer, copier, loop, self._busy_ms)
         self._thread.start()
 
     def run(self, calls: Sequence[Call], done: Callable[[list[Outcome]], None]) -> None:
@@ -170,27 +156,34 @@ class _Writer:
         return outcomes
 
     def _roll_back(self) -> None:
-        # After some errors SQLite has done it by itself.
-        if not self.connection.in_transaction:
-            return
-        self._x("rollback")
+        # After some errors SQLite has done it by itself; and it ends the transaction even when it
+        # cannot read the pages back.
+        if self.connection.in_transaction:
+            with contextlib.suppress(apsw.Error):
+                self._x("rollback")
 
 
 class _WriterThread:
     """Runs batches in a thread, and copies the log in another."""
 
     def __init__(
-        self, writer: _Writer, copier: apsw.Connection, loop: asyncio.AbstractEventLoop
+        self,
+        writer: _Writer,
+        copier: apsw.Connection,
+        loop: asyncio.AbstractEventLoop,
+        busy_ms: int,
     ) -> None:
         self._writer = writer
+        self._busy_ms = busy_ms
         self._loop = loop
         self._batches: queue.SimpleQueue[
             tuple[Sequence[Call], Callable[[list[Outcome]], None]] | None
         ] = queue.SimpleQueue()
-        self._pages = 0
         self._copier = copier
         self._copies: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._copying = False
+        self._pages = 0
+        self._copy_at = _COPY_PAGES
+        self._wait_at = _WAIT_PAGES
         # Daemons: a program that dies without closing its store is not held up by it.
         self._threads = (
             threading.Thread(target=self._write, name="store-writer", daemon=True),
@@ -221,26 +214,28 @@ class _WriterThread:
                 self._loop.call_soon_threadsafe(done, outcomes)
             except RuntimeError:  # the loop was closed before its store: nobody is left to tell
                 return
-            if self._pages > _COPY_PAGES:
-                self._have_copied()
+            self._have_copied()
 
     def _committed(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
+        if pages < self._pages:  # the log was begun anew
+            self._copy_at, self._wait_at = _COPY_PAGES, _WAIT_PAGES
         self._pages = pages
         return apsw.SQLITE_OK
 
     def _have_copied(self) -> None:
-        if self._pages > _WAIT_PAGES:
+        if self._pages > self._wait_at:
+            # A reader in another process may keep the log from being begun anew for very long.
+            self._wait_at = self._pages + _WAIT_PAGES
+            self._writer.connection.set_busy_timeout(_PATIENCE_MS)
             _checkpoint(self._writer.connection, apsw.SQLITE_CHECKPOINT_RESTART)
-            self._pages = 0
-        elif not self._copying:
-            self._copying = True
+            self._writer.connection.set_busy_timeout(self._busy_ms)
+        elif self._pages > self._copy_at:
+            self._copy_at = self._pages + _COPY_PAGES
             self._copies.put(True)
 
     def _copy(self) -> None:
         while self._copies.get():
             _checkpoint(self._copier, apsw.SQLITE_CHECKPOINT_PASSIVE)
-            self._pages = 0
-            self._copying = False
 
 
 def _checkpoint(connection: apsw.Connection, mode: int) -> None:
@@ -251,6 +246,27 @@ def _checkpoint(connection: apsw.Connection, mode: int) -> None:
         return
 
 
+def _open_file(path: Path, busy_ms: int) -> list[apsw.Connection]:
+    """Return three connections: to write, to read, to copy the log."""
+    connections: list[apsw.Connection] = []
+    try:
+        _make_file(path)
+        connections.append(_connect(str(path), busy_ms))
+        _migrate(connections[0])
+        connections.extend(_connect(str(path), patience) for patience in (_PATIENCE_MS, busy_ms))
+    except (OSError, apsw.CantOpenError, apsw.NotADBError, apsw.ReadOnlyError) as exc:
+        _close(connections)
+        msg = f"cannot open the store {path}: {_why(exc)}"
+        raise AteError(Reason.INVALID_ARGUMENT, msg) from exc
+    except apsw.Error as exc:
+        _close(connections)
+        raise _unavailable(exc) from exc
+    except AteError:
+        _close(connections)
+        raise
+    return connections
+
+
 def _make_file(path: Path) -> None:
     """Make what SQLite would make readable for others."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -258,23 +274,38 @@ def _make_file(path: Path) -> None:
 
 
 def _connect(path: str, busy_ms: int) -> apsw.Connection:
-    """Connect, with the schema brought up to date."""
     connection = apsw.Connection(path, statementcachesize=_STATEMENTS)
     try:
         connection.set_busy_timeout(busy_ms)
         # Without it, statements that may use a partial index are prepared anew for each value that
         # is bound to them: 20 us instead of 1 (SQLite 3.54).
         connection.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
+        _check_ours(connection, path)
         for pragma in _PRAGMAS:
             connection.execute(pragma).fetchall()
-        x = connection.cursor().execute
-        x("begin immediate")
-        schema.migrate(x, schema.shipped())
-        x("commit")
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _check_ours(connection: apsw.Connection, path: str) -> None:
+    """Refuse to put our tables beside those of another program."""
+    rows = connection.execute("select name from sqlite_schema where type = 'table'").fetchall()
+    if rows and ("schema_version",) not in rows:
+        msg = f"cannot open the store {path}: it is the database of another program"
+        raise AteError(Reason.INVALID_ARGUMENT, msg)
+
+
+def _migrate(connection: apsw.Connection) -> None:
+    x = connection.cursor().execute
+    x("begin immediate")
+    try:
+        schema.migrate(x, schema.shipped())
+    except BaseException:
+        x("rollback")
+        raise
+    x("commit")
 
 
 def _close(connections: Sequence[apsw.Connection]) -> None:

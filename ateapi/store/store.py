@@ -189,7 +189,7 @@ class Store:
             page_token: Of the page before; empty: the first page.
 
         Raises:
-            AteError: INVALID_ARGUMENT: the token is none of such a listing.
+            AteError: INVALID_ARGUMENT: the size, or a token that is none of such a listing.
         """
         return await self._read(actors.listing, atespace, page_size, page_token)
 

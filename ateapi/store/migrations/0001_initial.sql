@@ -37,7 +37,7 @@ create table snapshots (
     condemned smallint not null default 0 check (condemned in (0, 1)),
     primary key (actor_uid, sequence)
 ) without rowid;
-create index snapshots_condemned on snapshots (condemned) where condemned = 1;
+create index snapshots_condemned on snapshots (actor_uid, sequence) where condemned = 1;
 
 create table actors (
     uid text primary key,
