@@ -21,8 +21,8 @@ from ateapi.store.engine import Call, Execute, Outcome, P, R, Verb
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 
-# How long a lock that another process holds (a shell on the file, a back-up) is waited for; and where
-# it is the event loop, or a batch that is ready, that would wait.
+# How long a lock of another process (a shell on the file, a back-up) is waited for; and how long
+# where the event loop waits, or a batch that is ready.
 _BUSY_MS: Final = 5_000
 _PATIENCE_MS: Final = 100
 
