@@ -36,7 +36,9 @@ def test_every_reason_is_documented(reason: Reason) -> None:
 
 def test_every_metadata_key_that_is_set_is_documented() -> None:
     """A caller that reads a key has to find out what it means."""
-    used = {key for name in PACKAGES for path in (ROOT / name).rglob("*.py") for key in _keys(path)}
+    used = {
+        key for name in PACKAGES for path in (ROOT / name).rglob("*.py") for key in _keys(path)
+    }
     assert used <= set(METADATA)
 
 
