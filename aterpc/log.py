@@ -65,7 +65,12 @@ class JsonFormatter(logging.Formatter):
             return _ENCODER.encode(line)
         except (TypeError, ValueError, RecursionError):
             # A log line is never lost for a value that JSON cannot say (a cycle, a tuple as key).
-            return _ENCODER.encode({key: repr(value) for key, value in line.items()})
+            return _ENCODER.encode(
+                {
+                    key: value if isinstance(value, str) else repr(value)
+                    for key, value in line.items()
+                }
+            )
 
     def _time(self, created: float) -> str:
         second = int(created)
