@@ -1,0 +1,1 @@
+"""The program that drives the sandboxes of a node: one process, N worker slots."""

@@ -1,0 +1,75 @@
+"""What ateom does at its start with what a former life left: keep what lives, end the rest."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+from ateom.record import Phase, SandboxRecord, last_output
+from ateom.runtime import SandboxRuntime, SandboxRuntimeError, Status
+from ateom.slot import Slot
+
+log = logging.getLogger(__name__)
+
+_PHASE_OF: Final = {Status.RUNNING: Phase.RUNNING, Status.PAUSED: Phase.PAUSED}
+
+
+async def adopt(slots: Sequence[Slot], runtime: SandboxRuntime) -> frozenset[int]:
+    """Adopt the live sandboxes that a record vouches for; end all others of this installation.
+
+    Returns:
+        The numbers of the slots that hold a live sandbox.
+
+    Raises:
+        SandboxRuntimeError: Something cannot be ended.
+    """
+    # First: a command of the former life could start a sandbox that nobody looks for any more.
+    await runtime.end_commands()
+    kept: dict[str, tuple[Slot, Phase]] = {}
+    for slot in slots:
+        record = slot.sandbox
+        if record is not None and (phase := await _live_phase(record, runtime)) is not None:
+            kept[record.sandbox_id] = (slot, phase)
+    for sandbox_id in runtime.leftovers():
+        if sandbox_id not in kept:
+            log.info("sandbox_ended", extra={"sandbox": sandbox_id})
+            await runtime.delete(sandbox_id, None)
+    for slot in slots:
+        if slot.sandbox is not None and slot.sandbox.sandbox_id not in kept:
+            _bury(slot, slot.sandbox)
+    for slot, phase in kept.values():
+        _keep(slot, phase)
+    return frozenset(slot.index for slot, _ in kept.values())
+
+
+async def _live_phase(record: SandboxRecord, runtime: SandboxRuntime) -> Phase | None:
+    """Return what an adoptable sandbox does; None when it is to be ended."""
+    if not record.is_live or record.processes is None or not record.processes.are_alive():
+        return None
+    try:
+        # A former life may have ended between a verb and its note.
+        return _PHASE_OF.get(await runtime.status(record.sandbox_id))
+    except SandboxRuntimeError as exc:
+        # It lives: to end it for a slow answer would lose an actor.
+        log.warning("status_unknown", extra={"sandbox": record.sandbox_id, "error": exc.message})
+        return record.phase
+
+
+def _keep(slot: Slot, phase: Phase) -> None:
+    record = slot.sandbox
+    if record is None or record.processes is None:
+        return
+    log.info("sandbox_adopted", extra={"slot": slot.name, "actor": record.actor_uid})
+    slot.hold(replace(record, phase=phase))
+    slot.attend(record.processes)
+
+
+def _bury(slot: Slot, record: SandboxRecord) -> None:
+    if record.is_live:
+        # It ended while nobody watched: its code is lost, the fact is not.
+        output = last_output(record.output, record.output_start)
+        slot.hold(replace(record, phase=Phase.EXITED, processes=None, last_output=output))
+    elif record.phase is Phase.CHANGING:
+        slot.hold(None)
+    else:
+        slot.hold(replace(record, processes=None))

@@ -1,0 +1,143 @@
+"""Wires ateom: the one place where its parts meet."""
+
+import contextlib
+import fcntl
+import logging
+import os
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from ateom.adoption import adopt
+from ateom.config import Config
+from ateom.gvisor import RunscRuntime, probe
+from ateom.netdev import NetworkError
+from ateom.network import NULL, Network, plan
+from ateom.process import become_subreaper
+from ateom.procs import machine_boot_id
+from ateom.record import SlotFiles
+from ateom.runsc import Runsc
+from ateom.runtime import SandboxRuntimeError
+from ateom.sandbox import Sandboxes
+from ateom.service import NAME, AteomService
+from ateom.slot import Slot
+from ateom.slots import Slots
+from atepb import ateom_pb2_grpc
+from aterpc.server import Server
+
+log = logging.getLogger(__name__)
+
+
+class App:
+    """A running ateom.
+
+    Attributes:
+        target: What to dial.
+        slots: Its slots.
+    """
+
+    def __init__(self, target: str, slots: Slots) -> None:
+        self.target = target
+        self.slots = slots
+
+
+@contextlib.asynccontextmanager
+async def running(config: Config) -> AsyncIterator[App]:
+    """Serve until the end of the context; live sandboxes are left for the next life.
+
+    Raises:
+        AteError: It cannot start; the message says what to do.
+    """
+    become_subreaper()
+    folder = config.paths.ateom(config.uid)
+    try:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        config.paths.runsc_root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as exc:
+        msg = f"cannot use state folder {config.state_dir}: {exc.strerror}"
+        raise AteError(Reason.INVALID_ARGUMENT, msg) from exc
+    with _locked(folder / "lock"):
+        async with contextlib.AsyncExitStack() as stack:
+            sandboxes, slots = await _prepare(config, folder)
+            stack.push_async_callback(_leave, config, sandboxes, slots)
+            server = Server()
+            service = AteomService(
+                slots, sandboxes, namespace=config.namespace, pool=config.pool_name
+            )
+            ateom_pb2_grpc.add_AteomServicer_to_server(service, server.grpc)
+            server.reflect([NAME])
+            target = server.bind(f"unix:{config.paths.ateom_socket(config.uid)}")
+            stack.push_async_callback(server.stop, config.limits.stop_grace_s)
+            # Streams end on it; else each of them would hold the stop for its grace time.
+            stack.callback(slots.end_watches)
+            await server.start()
+            log.info("serving", extra={"target": target, "slots": config.slots})
+            yield App(target, slots)
+
+
+async def _prepare(config: Config, folder: Path) -> tuple[Sandboxes, Slots]:
+    try:
+        network = plan(config.state_dir, config.slots, config.network)
+        runtime = await _runtime(config, folder)
+        slots = _slots(config, network)
+        kept = await adopt(slots.all(), runtime)
+        await network.set_up(kept)
+    except (SandboxRuntimeError, NetworkError, ValueError, OSError) as exc:
+        msg = f"cannot start ateom: {exc}"
+        raise AteError(Reason.NODE_UNAVAILABLE, msg) from exc
+    return Sandboxes(runtime, network, config.limits), slots
+
+
+async def _runtime(config: Config, folder: Path) -> RunscRuntime:
+    runsc = Runsc(
+        config.runsc.resolve(),
+        config.paths.runsc_root,
+        network="none" if config.network == NULL else "sandbox",
+        timeouts=config.timeouts,
+    )
+    return await probe(runsc, folder)
+
+
+def _slots(config: Config, network: Network) -> Slots:
+    slots = Slots(boot_id=str(uuid.uuid4()))
+    machine = machine_boot_id()
+    home = uuid.uuid5(uuid.NAMESPACE_URL, f"{config.uid} {config.state_dir.resolve()}")
+    for index, place in enumerate(network.places):
+        uid = str(uuid.uuid5(home, str(index)))
+        slot = Slot(
+            uid=uid,
+            name=f"{config.pool_name}-{index}",
+            index=index,
+            place=place,
+            files=SlotFiles(config.paths.slot(config.uid, uid), machine),
+            boot_id=slots.boot_id,
+            on_change=slots.changed,
+        )
+        slots.add(slot)
+    return slots
+
+
+async def _leave(config: Config, sandboxes: Sandboxes, slots: Slots) -> None:
+    await slots.close()
+    if config.kill_on_exit:
+        for slot in slots:
+            with contextlib.suppress(AteError):
+                await sandboxes.remove(slot)
+        await slots.close()
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the folder's lock: a second process would end the sandboxes of the first."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            msg = f"cannot use {path.parent}: another ateom does"
+            raise AteError(Reason.INVALID_ARGUMENT, msg) from exc
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,319 @@
+"""The gVisor sandbox class: SandboxRuntime over runsc."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import platform as host
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ateom import procs
+from ateom.exits import SIGNAL_BASE, all_gone, reap
+from ateom.lookup import KERNEL_NAMES, end_all, id_of, is_command, is_sandbox, names_in, state_file
+from ateom.phases import Phases
+from ateom.procs import Process
+from ateom.runsc import Runsc
+from ateom.runtime import (
+    Failure,
+    Launch,
+    Processes,
+    RuntimeInfo,
+    SandboxRuntimeError,
+    Status,
+)
+from ateom.selftest import self_test
+
+log = logging.getLogger(__name__)
+
+SANDBOX_CLASS: Final = "gvisor"
+IMAGE_FILES: Final = ("checkpoint.img", "pages.img", "pages_meta.img")
+_ARCH: Final = {"x86_64": "amd64", "aarch64": "arm64"}
+# How long a sandbox takes to end after `delete -force` (23 ms at most were seen).
+_DELETED_S: Final = 2.0
+# Beside the pages: kernel state and metadata of a sandbox (0.2 MB were seen).
+_STATE_BYTES: Final = 4 << 20
+_MEMORY: Final = "/memfd:runsc-memory"
+
+
+class RunscRuntime:
+    """Drives gVisor sandboxes; one installation has one state root of runsc."""
+
+    def __init__(self, runsc: Runsc, info: RuntimeInfo, scratch: Path) -> None:
+        """Use `probe` to make one.
+
+        Args:
+            runsc: The client, with the flags that all sandboxes get.
+            info: What `probe` found.
+            scratch: Folder for the self-test.
+        """
+        self._runsc = runsc
+        self._info = info
+        self._scratch = scratch
+
+    @property
+    def info(self) -> RuntimeInfo:
+        return self._info
+
+    async def boot(self, launch: Launch, phases: Phases) -> Processes:
+        with phases.measure("runsc.run"), _appending(launch.output) as fd:
+            await self._runsc.run(launch.id, bundle=launch.bundle, output_fd=fd, log=launch.log)
+        return self._processes(launch.id)
+
+    async def restore(
+        self, launch: Launch, image: Path, phases: Phases, *, is_retry: bool
+    ) -> Processes:
+        with _appending(launch.output) as fd:
+            if is_retry:
+                return await self._restore_in_steps(launch, image, fd, phases)
+            with phases.measure("runsc.restore"):
+                await self._runsc.restore(
+                    launch.id, bundle=launch.bundle, image=image, output_fd=fd, log=launch.log
+                )
+        return self._processes(launch.id)
+
+    async def _restore_in_steps(
+        self, launch: Launch, image: Path, fd: int, phases: Phases
+    ) -> Processes:
+        """Create, then restore: the sandbox is our child before it reads the image.
+
+        So its exit code is ours to read: a killed one (SIGKILL: out of memory, an operator) is
+        told from one that panicked over the image (2). With a plain restore runsc is its parent
+        and says EOF in both cases.
+        """
+        with phases.measure("runsc.create"):
+            await self._runsc.create(launch.id, bundle=launch.bundle, output_fd=fd, log=launch.log)
+        processes = self._processes(launch.id)
+        try:
+            with phases.measure("runsc.restore"):
+                await self._runsc.restore(
+                    launch.id, bundle=launch.bundle, image=image, output_fd=fd, log=launch.log
+                )
+        except SandboxRuntimeError as exc:
+            if exc.failure is Failure.DIED and await _was_killed(processes.main):
+                raise SandboxRuntimeError(Failure.KILLED, exc.message) from exc
+            raise
+        return processes
+
+    async def pause(self, sandbox_id: str, phases: Phases) -> None:
+        try:
+            with phases.measure("runsc.pause"):
+                await self._runsc.pause(sandbox_id)
+        except SandboxRuntimeError:
+            if await self._is(sandbox_id, Status.PAUSED):
+                return
+            raise
+
+    async def resume(self, sandbox_id: str, phases: Phases) -> None:
+        try:
+            with phases.measure("runsc.resume"):
+                await self._runsc.resume(sandbox_id)
+        except SandboxRuntimeError:
+            if await self._is(sandbox_id, Status.RUNNING):
+                return
+            raise
+
+    async def _is(self, sandbox_id: str, status: Status) -> bool:
+        with contextlib.suppress(SandboxRuntimeError):
+            return await self.status(sandbox_id) is status
+        return False
+
+    async def checkpoint(
+        self, sandbox_id: str, into: Path, phases: Phases, *, size_bytes: int
+    ) -> tuple[str, ...]:
+        with phases.measure("runsc.checkpoint"):
+            await self._runsc.checkpoint(sandbox_id, image=into, size_bytes=size_bytes)
+        files = _sizes_in(into)
+        # pages.img of a program that never touched a page is empty.
+        if set(files) != set(IMAGE_FILES) or not files["checkpoint.img"]:
+            msg = (
+                f"runsc checkpoint {sandbox_id} ended well and wrote {sorted(files) or 'nothing'}"
+            )
+            raise SandboxRuntimeError(Failure.REFUSED, msg)
+        return IMAGE_FILES
+
+    async def status(self, sandbox_id: str) -> Status:
+        try:
+            status = await self._runsc.state(sandbox_id)
+        except SandboxRuntimeError as exc:
+            if exc.failure is Failure.MISSING:
+                return Status.GONE
+            raise
+        return Status(status) if status in ("running", "paused") else Status.GONE
+
+    async def delete(
+        self, sandbox_id: str, processes: Processes | None, phases: Phases | None = None
+    ) -> None:
+        known = processes.all if processes is not None else tuple(self._scan(sandbox_id))
+        with (phases or Phases()).measure("runsc.delete"):
+            try:
+                await self._runsc.delete(sandbox_id)
+            except SandboxRuntimeError as exc:
+                log.warning("delete_failed", extra={"sandbox": sandbox_id, "error": exc.message})
+            else:
+                gone = await all_gone(known, _DELETED_S)
+                _reap(known)
+                if processes is None:
+                    procs.reap_zombies(KERNEL_NAMES)
+                if gone and not self._files(sandbox_id):
+                    return
+        await self._destroy(sandbox_id, known)
+
+    async def _destroy(self, sandbox_id: str, known: Sequence[Process]) -> None:
+        """Do without runsc: it hangs on a wedged sandbox and refuses a damaged state file."""
+        targets = {*known, *self._scan(sandbox_id)}
+        gone = await end_all(list(targets))
+        _reap(targets)
+        procs.reap_zombies(KERNEL_NAMES)
+        if not gone or self._scan(sandbox_id):
+            msg = f"sandbox {sandbox_id} has processes that do not end"
+            raise SandboxRuntimeError(Failure.REFUSED, msg)
+        for path in self._files(sandbox_id):
+            path.unlink(missing_ok=True)
+
+    async def end_commands(self) -> None:
+        await end_all(procs.scan(lambda argv: is_command(argv, self._runsc.root)))
+
+    def leftovers(self) -> Sequence[str]:
+        ids = {id_of(name) for name in names_in(self._runsc.root)}
+        ids |= {argv[-1] for argv in map(procs.argv_of, _pids(self._scan(None))) if argv}
+        return sorted(ids - {""})
+
+    def image_files(self) -> tuple[str, ...]:
+        return IMAGE_FILES
+
+    def memory_bytes(self, processes: Processes) -> int:
+        descriptors = Path("/proc") / str(processes.main.pid) / "fd"
+        try:
+            for name in os.listdir(descriptors):  # noqa: PTH208  # names only
+                path = descriptors / name
+                # What is allocated of its memory file: a checkpoint writes no other pages.
+                if str(path.readlink()).startswith(_MEMORY):
+                    return path.stat().st_blocks * 512 + _STATE_BYTES
+        except OSError:
+            pass
+        return 0
+
+    async def self_test(self) -> None:
+        await _self_test(self._runsc, self._scratch)
+
+    def _processes(self, sandbox_id: str) -> Processes:
+        """Read a sandbox's processes from runsc's state file: runsc has no verb for the gofer's.
+
+        Raises:
+            SandboxRuntimeError: DIED: it has ended already; its state is gone.
+        """
+        try:
+            text = state_file(self._runsc.root, sandbox_id).read_text()
+            state: Any = json.loads(text)
+            pids = (int(state["sandbox"]["pid"]), int(state["goferPid"]))
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            msg = f"runsc keeps no readable state of sandbox {sandbox_id}"
+            raise SandboxRuntimeError(Failure.DIED, msg) from exc
+        main, *helpers = (_identified(pid) for pid in pids)
+        return Processes(main, tuple(helpers))
+
+    def _scan(self, sandbox_id: str | None) -> list[Process]:
+        """Return all processes of a sandbox, or of every sandbox below our root."""
+        return procs.scan(lambda argv: is_sandbox(argv, self._runsc.root, sandbox_id))
+
+    def _files(self, sandbox_id: str) -> list[Path]:
+        return [
+            self._runsc.root / name
+            for name in names_in(self._runsc.root)
+            if id_of(name) == sandbox_id
+        ]
+
+
+async def probe(runsc: Runsc, scratch: Path) -> RunscRuntime:
+    """Find out what this runsc can do here: choose a platform, prove it, describe it.
+
+    Raises:
+        SandboxRuntimeError: It cannot run sandboxes here; the message says why.
+    """
+    arch = _ARCH.get(host.machine())
+    if arch is None:
+        msg = f"gVisor has no platform for machine type {host.machine()}"
+        raise SandboxRuntimeError(Failure.REFUSED, msg)
+    version = await runsc.version()
+    digest = asyncio.create_task(asyncio.to_thread(_digest, runsc.path), name="runsc-digest")
+    try:
+        chosen = await _choose_platform(runsc, scratch)
+        info = RuntimeInfo(
+            SANDBOX_CLASS,
+            await digest,
+            version,
+            chosen.image_flags,
+            arch,
+            await runsc.cpu_features(),
+        )
+    finally:
+        digest.cancel()
+        await asyncio.wait([digest])
+    return RunscRuntime(chosen, info, scratch)
+
+
+async def _choose_platform(runsc: Runsc, scratch: Path) -> Runsc:
+    failures = []
+    for name in ("systrap", "ptrace"):
+        candidate = runsc.with_(platform=name)
+        try:
+            await _self_test(candidate, scratch)
+        except SandboxRuntimeError as exc:
+            failures.append(f"{name}: {exc.message}")
+            log.warning("platform_refused", extra={"platform": name, "error": exc.message})
+        else:
+            log.info("platform_chosen", extra={"platform": name})
+            return candidate
+    msg = f"{runsc.path} cannot run sandboxes here: {'; '.join(failures)}"
+    raise SandboxRuntimeError(Failure.REFUSED, msg)
+
+
+async def _self_test(runsc: Runsc, scratch: Path) -> None:
+    nothing = RuntimeInfo(SANDBOX_CLASS, "", "", (), "", ())
+    await self_test(RunscRuntime(runsc.with_(network="none"), nothing, scratch), scratch)
+
+
+def _pids(processes: Sequence[Process]) -> Iterator[int]:
+    return (process.pid for process in processes)
+
+
+def _identified(pid: int) -> Process:
+    """Return a process that may have ended already, which its watch will notice then."""
+    return procs.identify(pid) or Process(pid, 0)
+
+
+async def _was_killed(main: Process) -> bool:
+    """Whether a child ended by SIGKILL; it is reaped."""
+    if not await all_gone((main,), _DELETED_S):
+        return False
+    code = reap(main.pid)
+    return code is not None and code > SIGNAL_BASE
+
+
+@contextlib.contextmanager
+def _appending(path: Path) -> Iterator[int]:
+    # O_APPEND: two sandboxes of an actor, one after the other, write to it, and others cut it.
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _sizes_in(folder: Path) -> dict[str, int]:
+    return {entry.name: entry.stat().st_size for entry in folder.iterdir()}
+
+
+def _reap(processes: Iterable[Process]) -> None:
+    """Reap those of the processes that were our children, and all that nobody knew by pid."""
+    for process in processes:
+        reap(process.pid)
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"
