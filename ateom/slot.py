@@ -167,7 +167,8 @@ class Slot:
         """Refuse an older owner; remember a newer one, durably, before it may do anything."""
         if fence.boot_id != self._boot_id:
             msg = f"cannot command slot {self.name}: ateom was restarted since"
-            raise AteError(Reason.STALE_EPOCH, msg, report=UNTOUCHED)
+            # No report: an earlier try of the same operation may have reached the former life.
+            raise AteError(Reason.STALE_EPOCH, msg)
         if fence.claim < self.claim:
             raise self._stale(fence.claim)
         self.claim = fence.claim
