@@ -1,6 +1,6 @@
 """What is generated is up to date, and the error contract is documented in full."""
 
-import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,12 +43,8 @@ def test_every_metadata_key_that_is_set_is_documented() -> None:
 
 
 def _keys(path: Path) -> Iterator[str]:
-    for node in ast.walk(ast.parse(path.read_text())):
-        if not isinstance(node, ast.Call):
-            continue
-        if isinstance(node.func, ast.Attribute) and node.func.attr == "with_metadata":
-            yield from (word.arg for word in node.keywords if word.arg)
-        for word in node.keywords:
-            if word.arg == "metadata" and isinstance(word.value, ast.Dict):
-                keys = (key for key in word.value.keys if isinstance(key, ast.Constant))
-                yield from (str(key.value) for key in keys)
+    text = path.read_text()
+    for entries in re.findall(r"\bmetadata=\{([^}]*)\}", text):
+        yield from re.findall(r'"(\w+)":', entries)
+    for words in re.findall(r"\.with_metadata\(([^)]*)\)", text):
+        yield from re.findall(r"\b(\w+)=", words)

@@ -1,0 +1,45 @@
+"""What holds for every test: it leaves no process behind, and no time of day decides it."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# A busy machine is no reason to fail; and what a run found out must not change the next one.
+settings.register_profile("ate", deadline=None, database=None)
+settings.load_profile("ate")
+
+
+@pytest.fixture(autouse=True)
+def _no_process_is_left() -> Iterator[None]:
+    """Fail a test that leaves a child process, reaped or not."""
+    before = _children()
+    yield
+    # asyncio reaps in a thread of its own, which may be a moment behind.
+    clock = threading.Event()
+    for _ in range(100):
+        if not _children() - before:
+            return
+        clock.wait(0.02)
+    left = {pid: _argv(pid) for pid in _children() - before}
+    assert not left
+
+
+def _children() -> set[int]:
+    """Return the pids of all children, adopted and dead ones included."""
+    pids: set[int] = set()
+    for path in Path("/proc/self/task").glob("*/children"):
+        try:
+            pids.update(map(int, path.read_text().split()))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # the thread ended
+    return pids
+
+
+def _argv(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+    except (FileNotFoundError, ProcessLookupError):
+        return "gone by now"
