@@ -129,6 +129,13 @@ def crash_json(row: CrashRow) -> str:
     return to_json(dataclasses.asdict(row))
 
 
+def crash_fields(text: str) -> str:
+    """Return what an event says of a crash record, as JSON: everything that is known, as text."""
+    fields = json.loads(text)
+    known = {key: str(value) for key, value in fields.items() if value not in {None, ""}}
+    return to_json(known)
+
+
 def worker(row: Row) -> WorkerRow:
     """Decode worker_rows."""
     return WorkerRow(

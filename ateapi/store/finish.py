@@ -178,7 +178,7 @@ def _record(x: Execute, now: int, row: Row, operation: Row, outcome: Finish) -> 
         operation_id=operation[0],
         reason=reason or ("" if outcome.crash is None else outcome.crash.reason.value),
         message=outcome.message or ("" if outcome.crash is None else outcome.crash.message),
-        fields=row[decode.CRASH] or "{}",
+        fields="{}" if outcome.crash is None else decode.crash_fields(row[decode.CRASH]),
     )
 
 
@@ -206,6 +206,6 @@ def crash(x: Execute, actor_uid: str, epoch: int, record: CrashRow) -> ActorRow 
         operation_id=record.operation_id,
         reason=record.reason.value,
         message=record.message,
-        fields=row[decode.CRASH],
+        fields=decode.crash_fields(row[decode.CRASH]),
     )
     return decode.actor(row)

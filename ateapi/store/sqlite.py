@@ -26,10 +26,10 @@ from ateerrors.reason import Reason
 _BUSY_MS: Final = 5_000
 _PATIENCE_MS: Final = 100
 
-# Pages of the log (4 KiB each) from which on it is copied into the database; and from which on the
-# writer waits for that, since a log that is always written to is never begun anew.
-_COPY_PAGES: Final = 4_000
-_WAIT_PAGES: Final = 32_000
+# Pages of the log (4 KiB each) from which on it is copied into the database; at some times as many
+# the writer waits for that, since a log that is always written to is never begun anew.
+_LOG_PAGES: Final = 4_000
+_TIMES: Final = 8
 
 # The database's, not the verb's: everything that was asked meanwhile fails with them.
 _STORAGE: Final = (
@@ -63,10 +63,13 @@ _PRAGMAS: Final = (
 class SqliteEngine:
     """The database in a file, or in memory."""
 
-    def __init__(self, path: Path | None, *, busy_ms: int = _BUSY_MS) -> None:
+    def __init__(
+        self, path: Path | None, *, busy_ms: int = _BUSY_MS, log_pages: int = _LOG_PAGES
+    ) -> None:
         """Make an engine on a file; None: in memory, gone with the engine."""
         self._path = path
         self._busy_ms = busy_ms
+        self._log_pages = log_pages
         self._writer: _Writer | None = None
         self._thread: _WriterThread | None = None
         self._reader: apsw.Connection | None = None
@@ -83,8 +86,8 @@ class SqliteEngine:
         writer, self._reader, copier = await asyncio.to_thread(_open_file, path, self._busy_ms)
         self._writer = _Writer(writer)
         self._execute = self._reader.cursor().execute
-        loop = asyncio.get_running_loop()
-        self._thread = _WriterThread(self._writer, copier, loop, self._busy_ms)
+        log = _Log(writer, copier, pages=self._log_pages, busy_ms=self._busy_ms)
+        self._thread = _WriterThread(self._writer, log, asyncio.get_running_loop())
         self._thread.start()
 
     def run(self, calls: Sequence[Call], done: Callable[[list[Outcome]], None]) -> None:
@@ -164,47 +167,30 @@ class _Writer:
 
 
 class _WriterThread:
-    """Runs batches in a thread, and copies the log in another."""
+    """Runs batches in a thread of its own."""
 
-    def __init__(
-        self,
-        writer: _Writer,
-        copier: apsw.Connection,
-        loop: asyncio.AbstractEventLoop,
-        busy_ms: int,
-    ) -> None:
+    def __init__(self, writer: _Writer, log: "_Log", loop: asyncio.AbstractEventLoop) -> None:
         self._writer = writer
-        self._busy_ms = busy_ms
+        self._log = log
         self._loop = loop
         self._batches: queue.SimpleQueue[
             tuple[Sequence[Call], Callable[[list[Outcome]], None]] | None
         ] = queue.SimpleQueue()
-        self._copier = copier
-        self._copies: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._pages = 0
-        self._copy_at = _COPY_PAGES
-        self._wait_at = _WAIT_PAGES
-        # Daemons: a program that dies without closing its store is not held up by it.
-        self._threads = (
-            threading.Thread(target=self._write, name="store-writer", daemon=True),
-            threading.Thread(target=self._copy, name="store-copier", daemon=True),
-        )
+        # A daemon: a program that dies without closing its store is not held up by it.
+        self._thread = threading.Thread(target=self._write, name="store-writer", daemon=True)
 
     def start(self) -> None:
-        self._writer.connection.set_wal_hook(self._committed)
-        for thread in self._threads:
-            thread.start()
+        self._log.start()
+        self._thread.start()
 
     def put(self, calls: Sequence[Call], done: Callable[[list[Outcome]], None]) -> None:
         self._batches.put((calls, done))
 
     def stop(self) -> None:
-        """Finish the batch that runs, and end both threads."""
+        """Finish the batch that runs, and end."""
         self._batches.put(None)
-        self._copies.put(False)
-        for thread in self._threads:
-            thread.join()
-        self._copier.close()
+        self._thread.join()
+        self._log.stop()
 
     def _write(self) -> None:
         while (batch := self._batches.get()) is not None:
@@ -214,23 +200,50 @@ class _WriterThread:
                 self._loop.call_soon_threadsafe(done, outcomes)
             except RuntimeError:  # the loop was closed before its store: nobody is left to tell
                 return
-            self._have_copied()
+            self._log.tend()
+
+
+class _Log:
+    """Has the write-ahead log copied into the database, in a thread of its own."""
+
+    def __init__(
+        self, writer: apsw.Connection, copier: apsw.Connection, *, pages: int, busy_ms: int
+    ) -> None:
+        self._writer = writer
+        self._copier = copier
+        self._busy_ms = busy_ms
+        self._step = pages
+        self._pages = 0
+        self._copy_at = pages
+        self._wait_at = _TIMES * pages
+        self._copies: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._copy, name="store-copier", daemon=True)
+
+    def start(self) -> None:
+        self._writer.set_wal_hook(self._committed)
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._copies.put(False)
+        self._thread.join()
+        self._copier.close()
 
     def _committed(self, _connection: apsw.Connection, _database: str, pages: int) -> int:
         if pages < self._pages:  # the log was begun anew
-            self._copy_at, self._wait_at = _COPY_PAGES, _WAIT_PAGES
+            self._copy_at, self._wait_at = self._step, _TIMES * self._step
         self._pages = pages
         return apsw.SQLITE_OK
 
-    def _have_copied(self) -> None:
+    def tend(self) -> None:
+        """Between two transactions: have the log copied if it is long enough."""
         if self._pages > self._wait_at:
             # A reader in another process may keep the log from being begun anew for very long.
-            self._wait_at = self._pages + _WAIT_PAGES
-            self._writer.connection.set_busy_timeout(_PATIENCE_MS)
-            _checkpoint(self._writer.connection, apsw.SQLITE_CHECKPOINT_RESTART)
-            self._writer.connection.set_busy_timeout(self._busy_ms)
+            self._wait_at = self._pages + _TIMES * self._step
+            self._writer.set_busy_timeout(_PATIENCE_MS)
+            _checkpoint(self._writer, apsw.SQLITE_CHECKPOINT_RESTART)
+            self._writer.set_busy_timeout(self._busy_ms)
         elif self._pages > self._copy_at:
-            self._copy_at = self._pages + _COPY_PAGES
+            self._copy_at = self._pages + self._step
             self._copies.put(True)
 
     def _copy(self) -> None:

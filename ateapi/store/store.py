@@ -7,6 +7,7 @@ All raise STORAGE_UNAVAILABLE when the database does not answer.
 import asyncio
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Self
 
 from ateapi.store import (
     actors,
@@ -59,7 +60,7 @@ class Store:
         self._batches = Batches(engine)
 
     @classmethod
-    async def open(cls, url: str) -> "Store":
+    async def open(cls, url: str) -> Self:
         """Open `sqlite:PATH` (made when it is missing) or `sqlite::memory:`; the caller closes it.
 
         Raises:
