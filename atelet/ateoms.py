@@ -16,7 +16,7 @@ from ateerrors.report import Report, Sandbox
 from atelet.faults import is_disconnect, reported
 from atelet.signals import Signal
 from atelet.tasks import end
-from atenode.paths import NodePaths
+from atenode.paths import NodePaths, is_component
 from atepb import ateom_pb2 as pb
 from atepb import ateom_pb2_grpc as rpc
 from aterpc import channels
@@ -30,7 +30,6 @@ _SCAN_S: Final = 1.0
 _RECONNECT_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 # A command whose connection breaks that often is not sent once more.
 _ATTEMPTS: Final = len(_RECONNECT_S)
-_SOCKET_NAME: Final = "ateom.sock"
 
 Verb = Callable[[rpc.AteomAsyncStub], UnaryMethod[RequestT, ResponseT]]
 
@@ -94,6 +93,7 @@ class Ateoms:
         self._ateoms: dict[str, Ateom] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._look = asyncio.Event()
+        self._folders: set[str] = set()
 
     @contextlib.asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
@@ -111,9 +111,18 @@ class Ateoms:
         """Return all slots as last seen."""
         return list(self._views())
 
+    def uids(self) -> list[str]:
+        """Return the ateoms that have a folder, started or not."""
+        return sorted(self._folders | self._ateoms.keys())
+
+    def ateom(self, uid: str) -> Ateom | None:
+        """Return an ateom, if it was ever started."""
+        return self._ateoms.get(uid)
+
     def all_connected(self) -> bool:
         """Whether what is known of the slots is what holds now."""
-        return all(ateom.connected for ateom in self._ateoms.values())
+        found = [self._ateoms.get(uid) for uid in self._folders]
+        return all(ateom is not None and ateom.connected for ateom in found)
 
     def slot(self, slot_uid: str) -> SlotView | None:
         """Return a slot as last seen."""
@@ -193,19 +202,22 @@ class Ateoms:
                     await self._look.wait()
             try:
                 await self._scan()
-            except OSError:
+            except Exception:  # the guard of a long-lived task
                 log.exception("cannot_look_for_ateoms")
             # However many wait for a slot, the folder is not read more often than this.
             await asyncio.sleep(0.05)
 
     async def _scan(self) -> None:
-        found = {path.name: path for path in _sockets(self._paths.ateoms)}
-        for uid in found.keys() - self._ateoms.keys():
-            channel = channels.open_channel(f"{UNIX}{found[uid] / _SOCKET_NAME}")
+        self._folders = set(_folders(self._paths.ateoms))
+        for uid in self._folders - self._ateoms.keys():
+            socket = self._paths.ateom_socket(uid)
+            if not socket.exists():
+                continue
+            channel = channels.open_channel(f"{UNIX}{socket}")
             ateom = self._ateoms[uid] = Ateom(uid, channel, rpc.AteomStub(channel))
             self._watches[uid] = asyncio.create_task(self._watch(ateom), name=f"watch {uid}")
-        for uid in self._ateoms.keys() - {path.name for path in _folders(self._paths.ateoms)}:
-            # Its folder was removed: not a restart, its worker is gone for good.
+        for uid in self._ateoms.keys() - self._folders:
+            # Its folder was removed: no restart, its workers are gone for good.
             await end([self._watches.pop(uid)])
             await self._ateoms.pop(uid).channel.close()
             self.changed.set()
@@ -239,12 +251,10 @@ class Ateoms:
         self.changed.set()
 
 
-def _folders(ateoms: Path) -> list[Path]:
-    return [path for path in ateoms.iterdir() if path.is_dir()] if ateoms.is_dir() else []
-
-
-def _sockets(ateoms: Path) -> list[Path]:
-    return [path for path in _folders(ateoms) if (path / _SOCKET_NAME).exists()]
+def _folders(ateoms: Path) -> list[str]:
+    if not ateoms.is_dir():
+        return []
+    return [path.name for path in ateoms.iterdir() if is_component(path.name) and path.is_dir()]
 
 
 def _answer(exc: AteError, *, repeated: bool) -> AteError:

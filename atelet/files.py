@@ -68,14 +68,6 @@ def make_folders(folder: Path, *, durable: bool) -> None:
 
 def free_bytes(path: Path) -> int:
     """Return what can still be written below a path, which need not exist yet."""
-    status = os.statvfs(_existing(path))
+    existing = next(p for p in (path, *path.parents) if p.exists())
+    status = os.statvfs(existing)
     return status.f_bavail * status.f_frsize
-
-
-def device_of(path: Path) -> int:
-    """Return the filesystem that a path, which need not exist yet, is or would be on."""
-    return _existing(path).stat().st_dev
-
-
-def _existing(path: Path) -> Path:
-    return next(p for p in (path, *path.parents) if p.exists())

@@ -17,6 +17,7 @@ from ateerrors.reason import Reason
 from atelet.faults import UNTOUCHED, is_final, reported
 from atelet.phases import Phases
 from atelet.records import Call, Record, Records
+from atelet.signals import Signal
 from atelet.tasks import end
 
 log = logging.getLogger(__name__)
@@ -46,7 +47,7 @@ class Operation(Generic[ResponseT]):
     async def commit(self, response: ResponseT) -> None:
         """Record success durably: a repeat gets it even if the process dies right afterwards."""
         self.committed = True
-        await self._record(Record(self.call, True, True, b"", response.SerializeToString()))
+        await self._record(_success(self.call, response))
 
     async def begin(self) -> None:
         """Record that work begins: what has no outcome after a restart was interrupted."""
@@ -56,15 +57,15 @@ class Operation(Generic[ResponseT]):
             raise reported(exc, UNTOUCHED) from exc.__cause__
 
     async def succeed(self, response: ResponseT) -> None:
-        """Record success, unless it is recorded."""
-        if not self.committed:
-            raw = response.SerializeToString()
-            await self._record(Record(self.call, True, True, b"", raw), durable=False)
+        """Record success with everything that is known at the end."""
+        await self._record(_success(self.call, response), durable=False)
 
     async def fail(self, exc: AteError) -> None:
         """Record an error."""
         if not self.committed:
-            await self._record(Record(self.call, True, is_final(exc), wire.to_bytes(exc)))
+            status = wire.to_bytes(exc)
+            record = Record(self.call, done=True, final=is_final(exc), status=status)
+            await self._record(record)
 
     async def _record(self, record: Record, *, durable: bool = True) -> None:
         try:
@@ -88,9 +89,14 @@ class _Running:
 
 
 class Operations:
-    """The operations of this node."""
+    """The operations of this node.
+
+    Attributes:
+        ended: Set whenever one ends.
+    """
 
     def __init__(self, records: Records) -> None:
+        self.ended = Signal()
         self._records = records
         self._running: dict[str, _Running] = {}
         self._detached: set[asyncio.Task[Any]] = set()
@@ -163,8 +169,12 @@ class Operations:
             self._execute(operation, response_type, work), name=f"{call.verb} {call.operation_id}"
         )
         running = self._running[call.operation_id] = _Running(operation, task)
-        task.add_done_callback(lambda _: self._running.pop(call.operation_id))
+        task.add_done_callback(lambda _: self._ended(call.operation_id))
         return running
+
+    def _ended(self, operation_id: str) -> None:
+        del self._running[operation_id]
+        self.ended.set()
 
     async def _execute(
         self,
@@ -216,6 +226,10 @@ async def _stop(running: _Running, claim: int) -> None:
     if not done:
         msg = f"operation {running.call.operation_id} ({running.call.verb}) does not end"
         raise AteError(Reason.NODE_UNAVAILABLE, msg)
+
+
+def _success(call: Call, response: Message) -> Record:
+    return Record(call, done=True, final=True, response=response.SerializeToString())
 
 
 def _outcome(record: Record, response_type: type[ResponseT]) -> ResponseT:

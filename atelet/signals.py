@@ -2,6 +2,8 @@
 
 import asyncio
 
+from atelet.tasks import end
+
 
 class Signal:
     """Counts changes."""
@@ -20,3 +22,12 @@ class Signal:
         """Return as soon as there are more changes than `revision`."""
         while self.revision <= revision:
             await self._event.wait()
+
+
+async def wait_for_either(*signals: tuple[Signal, int]) -> None:
+    """Return as soon as one of the signals is beyond its revision."""
+    tasks = [asyncio.ensure_future(signal.wait_beyond(revision)) for signal, revision in signals]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        await end(tasks)

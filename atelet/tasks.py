@@ -5,6 +5,7 @@ from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 
 async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
@@ -32,3 +33,10 @@ async def end(tasks: Iterable["asyncio.Future[Any]"]) -> None:
     while any(not task.done() for task in running):
         # Threads are waited for even when the caller is cancelled once more.
         await asyncio.wait(running)
+
+
+async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, S]) -> tuple[T, S]:
+    """Do `together` for two works of different types."""
+    works: list[Coroutine[Any, Any, Any]] = [first, second]
+    one, other = await together(works)
+    return one, other

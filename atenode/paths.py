@@ -36,13 +36,18 @@ _COMPONENT: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,198}[A-Za-z0-9])
 MANIFEST_NAME: Final = "manifest.json"
 
 
+def is_component(name: str) -> bool:
+    """Whether a name is safe as one path component."""
+    return _COMPONENT.fullmatch(name) is not None and ".." not in name
+
+
 def component(name: str, what: str) -> str:
     """Return a name that is safe as one path component.
 
     Raises:
         AteError: INVALID_ARGUMENT when it is not; `what` names it in the message.
     """
-    if not _COMPONENT.fullmatch(name) or ".." in name:
+    if not is_component(name):
         msg = f"{what} {name[:64]!r} is not a plain name (letters, digits, '-', '_', '.')"
         raise AteError(Reason.INVALID_ARGUMENT, msg)
     return name

@@ -1,7 +1,6 @@
 """What keeps snapshots: a local folder now; buckets fit the same interface."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -10,19 +9,6 @@ from ateerrors.reason import Reason
 
 # Written into the root of a store when it is first written to.
 MARKER_NAME: Final = ".ate-store"
-
-
-@dataclass(frozen=True, slots=True)
-class Room:
-    """Disk space that a store writes to.
-
-    Attributes:
-        free_bytes: What can still be written.
-        device: The filesystem (`st_dev`).
-    """
-
-    free_bytes: int
-    device: int
 
 
 class ObjectStore(Protocol):
@@ -37,8 +23,8 @@ class ObjectStore(Protocol):
         """Make the root usable for writing: give it the marker object when it has none."""
         ...
 
-    async def room(self) -> Room | None:
-        """Return where it writes to on this machine; None when it does not."""
+    async def free_bytes(self) -> int | None:
+        """Return what can be written to it; None when nobody can say."""
         ...
 
     async def manifest(self, prefix: str) -> bytes | None:

@@ -14,7 +14,7 @@ from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atelet import files as fs
 from atelet.faults import text_of
-from atelet.objects.base import MARKER_NAME, Room, unavailable
+from atelet.objects.base import MARKER_NAME, unavailable
 from atelet.threads import StoppedError, Threads
 from atenode.manifest import MAX_BYTES
 from atenode.paths import MANIFEST_NAME
@@ -42,11 +42,9 @@ class LocalStore:
         with self._mapped("prepare"):
             await self._threads.run(self._prepare)
 
-    async def room(self) -> Room:
+    async def free_bytes(self) -> int:
         with self._mapped("measure"):
-            return await self._threads.run(
-                lambda: Room(fs.free_bytes(self._root), fs.device_of(self._root))
-            )
+            return await self._threads.run(lambda: fs.free_bytes(self._root))
 
     async def manifest(self, prefix: str) -> bytes | None:
         with self._mapped("read"):

@@ -1,0 +1,131 @@
+"""Folders of activations: what a sandbox needs on disk while it lives."""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from atelet import bundles
+from atelet import files as fs
+from atelet.faults import FULL, text_of
+from atenode.manifest import Process
+from atenode.paths import ActivationPaths, NodePaths
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """What an activation runs: recorded at its start, for the manifest of its snapshots.
+
+    Attributes:
+        actor_uid: The actor.
+        epoch: Its activation.
+        atespace: Of the actor.
+        actor: Its name.
+        template: `<namespace>/<name>`.
+        image: Reference as the spec gave it.
+        image_digest: `sha256:<hex>` of the image's manifest.
+        process: The program.
+        spec: The workload spec as protobuf's JSON, without environment.
+    """
+
+    actor_uid: str
+    epoch: int
+    atespace: str
+    actor: str
+    template: str
+    image: str
+    image_digest: str
+    process: Process
+    spec: Mapping[str, Any]
+
+
+def write(
+    folder: ActivationPaths, activation: Activation, *, rootfs: Path, env: Sequence[str]
+) -> None:
+    """Make an activation's folder; one that is there gets the same files again.
+
+    Raises:
+        AteError: NODE_OUT_OF_RESOURCES or NODE_UNAVAILABLE: it cannot be written.
+    """
+    config = bundles.config(activation.process, env, rootfs=rootfs, identity=folder.identity)
+    try:
+        for path in (folder.bundle, folder.identity):
+            path.mkdir(parents=True, exist_ok=True)
+        # Its rights are what the program sees of the mount.
+        folder.identity.chmod(0o755)
+        for name, value in _identity(activation).items():
+            path = folder.identity / name
+            path.write_text(value)
+            path.chmod(0o644)
+        fs.write_atomic(folder.record, _json(asdict(activation)), durable=False)
+        fs.write_atomic(folder.bundle / "config.json", _json(config), durable=False)
+    except OSError as exc:
+        full = exc.errno in FULL
+        reason = Reason.NODE_OUT_OF_RESOURCES if full else Reason.NODE_UNAVAILABLE
+        msg = f"cannot prepare {activation.atespace}/{activation.actor}: {text_of(exc)}"
+        raise AteError(reason, msg) from exc
+
+
+def read(folder: ActivationPaths) -> Activation:
+    """Return what an activation runs.
+
+    Raises:
+        AteError: NODE_UNAVAILABLE: its record cannot be read.
+    """
+    try:
+        value = json.loads(folder.record.read_bytes())
+        process = value["process"]
+        value["process"] = Process(
+            **process | {"args": tuple(process["args"]), "groups": tuple(process["groups"])}
+        )
+        return Activation(**value)
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        msg = f"the record of activation {folder.root.parent.name}/{folder.root.name} is not there"
+        raise AteError(Reason.NODE_UNAVAILABLE, msg) from exc
+
+
+def all_of(paths: NodePaths) -> list[tuple[str, int]]:
+    """Return the activations, as (actor uid, epoch), that have a folder."""
+    if not paths.actors.is_dir():
+        return []
+    return [
+        (actor.name, int(epoch.name))
+        for actor in paths.actors.iterdir()
+        if actor.is_dir() and not actor.name.startswith(fs.TEMPORARY)
+        for epoch in actor.iterdir()
+        if epoch.name.isdecimal()
+    ]
+
+
+def retire(paths: NodePaths, actor_uid: str, epoch: int) -> None:
+    """Take an activation's folder out of the way at once; `remove_retired` removes it."""
+    folder = paths.activation(actor_uid, epoch).root
+    folder.rename(fs.temporary_beside(paths.actors / f"{actor_uid}~{epoch}"))
+    with contextlib.suppress(OSError):
+        # Another activation of the actor may be there.
+        folder.parent.rmdir()
+
+
+def remove_retired(paths: NodePaths) -> None:
+    """Remove the folders that were taken out of the way."""
+    for path in paths.actors.glob(f"{fs.TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _identity(activation: Activation) -> dict[str, str]:
+    """Return {file name: content} of /run/ate; without line ends, so that a shell can use them."""
+    return {
+        "actor-id": activation.actor,
+        "atespace": activation.atespace,
+        "actor-uid": activation.actor_uid,
+        "epoch": str(activation.epoch),
+    }
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()

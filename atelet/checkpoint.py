@@ -1,0 +1,262 @@
+"""Checkpoint: a sandbox becomes a complete snapshot, and only then goes away.
+
+Pause, checkpoint, sync and hash, place with the manifest last, record, delete. Until the delete
+the sandbox is alive and paused, so whatever fails before can be undone by resuming it.
+"""
+
+import logging
+import shutil
+import time
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from ateerrors.report import Copy, Report, Sandbox
+from atelet import activations, convert
+from atelet import files as fs
+from atelet.activations import Activation
+from atelet.ateoms import Patience
+from atelet.faults import UNTOUCHED, text_of
+from atelet.node import Node, leaves
+from atelet.objects.places import Place
+from atelet.operations import Operation
+from atelet.snapshots import reader
+from atelet.snapshots.reader import Stored
+from atelet.snapshots.writer import seal
+from atenode.manifest import SCOPE_FULL, FileEntry, Manifest, digest_of
+from atenode.paths import ActivationPaths, component
+from atepb import atelet_pb2 as pb
+from atepb import ateom_pb2 as ateom_pb
+
+log = logging.getLogger(__name__)
+
+_CONNECT_S: Final = 30.0
+# Two tries of the runtime's pause and checkpoint, and what big memories take on top.
+_CHECKPOINT_S: Final = 180.0
+_BYTES_PER_S: Final = 50_000_000
+_DELETE: Final = Patience(connect_s=10, answer_s=40)
+# State of the runtime beside the memory, the manifest, and what comes between looking and writing.
+_SPARE_BYTES: Final = 64 << 20
+
+_PAUSED: Final = Report(sandbox=Sandbox.PAUSED, copy=Copy.NONE)
+
+CheckpointOperation = Operation[pb.CheckpointResponse]
+
+
+async def checkpoint(
+    node: Node, request: pb.CheckpointRequest, operation: CheckpointOperation
+) -> pb.CheckpointResponse:
+    """Make the snapshot, then delete the sandbox.
+
+    Raises:
+        AteError: With what became of the sandbox; it is never resumed here.
+    """
+    fence = request.fence
+    flow = _Flow(
+        node=node,
+        request=request,
+        operation=operation,
+        place=node.places.of(convert.destination(request, fence.actor_uid)),
+        folder=node.paths.activation(fence.actor_uid, fence.epoch),
+    )
+    async with node.slots.of(request.target_ateom_uid):
+        return await flow.run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    node: Node
+    request: pb.CheckpointRequest
+    operation: CheckpointOperation
+    place: Place
+    folder: ActivationPaths
+
+    async def run(self) -> pb.CheckpointResponse:
+        phases = self.operation.phases
+        stored = await self._made_before() or await self._make()
+        response = pb.CheckpointResponse(
+            snapshot=convert.snapshot(stored, self.place.snapshot_id), phases=phases.messages()
+        )
+        with phases.measure("node.record"):
+            await self.operation.commit(response)
+        response.sandbox_deleted = await self._delete()
+        del response.phases[:]
+        response.phases.extend(phases.messages())
+        return response
+
+    async def _made_before(self) -> Stored | None:
+        """Return the snapshot if a former try of the operation completed it.
+
+        Raises:
+            AteError: INVALID_ARGUMENT: something else is there.
+        """
+        try:
+            stored = await reader.find(self.place)
+        except AteError as exc:
+            if exc.reason is Reason.STORAGE_UNAVAILABLE:
+                # Nothing was ever written there, or nothing can be now, which shows soon.
+                return None
+            raise self._occupied(exc.message) from exc
+        if stored is None:
+            return None
+        made = (stored.manifest.actor_uid, stored.manifest.epoch)
+        if made != (self.request.fence.actor_uid, self.request.fence.epoch):
+            raise self._occupied(f"there is one of actor {made[0]} at epoch {made[1]}")
+        return stored
+
+    async def _make(self) -> Stored:
+        """Have the runtime write its files, and make a snapshot of them."""
+        with leaves(Sandbox.UNTOUCHED), self.operation.phases.measure("node.prepare"):
+            slot = await self._preflight()
+            # Without the sandbox there may be no record either: ateom says what became of it.
+            activation = await self._activation() if self._is_held(slot) else None
+            await self._clear()
+        try:
+            answer = await self._write(slot.memory_bytes)
+            return await self._save(activation or await self._activation(), answer)
+        except BaseException:
+            # Half a checkpoint is of no use to anyone, and may be what filled the disk.
+            await self._clear()
+            raise
+
+    async def _preflight(self) -> ateom_pb.Slot:
+        """Look, before anything is touched, whether there is room for the sandbox's memory.
+
+        Raises:
+            AteError: NODE_OUT_OF_RESOURCES, STORAGE_UNAVAILABLE or WORKER_UNREACHABLE.
+        """
+        node, store = self.node, self.place.store
+        try:
+            view = await node.ateoms.wait_for(self.request.target_ateom_uid, _CONNECT_S)
+        except AteError as exc:
+            raise AteError(Reason.WORKER_UNREACHABLE, exc.message) from exc
+        await store.prepare()
+        own = await node.threads.run(partial(fs.free_bytes, node.paths.actors))
+        there = await store.free_bytes()
+        free = own if there is None else min(own, there)
+        needed = view.slot.memory_bytes + _SPARE_BYTES
+        if free < needed:
+            msg = (
+                f"cannot checkpoint actor {self.request.actor_id}: it may take {needed} bytes and"
+                f" {free} are free"
+            )
+            raise AteError(Reason.NODE_OUT_OF_RESOURCES, msg)
+        return view.slot
+
+    async def _write(self, size: int) -> ateom_pb.CheckpointWorkloadResponse:
+        """Have ateom pause the sandbox and write its checkpoint."""
+        request = self.request
+        command = ateom_pb.CheckpointWorkloadRequest(
+            actor_template_namespace=request.actor_template_namespace,
+            actor_template_name=request.actor_template_name,
+            actor_id=request.actor_id,
+            spec=convert.workload(request.spec),
+            scope=ateom_pb.SNAPSHOT_SCOPE_FULL,
+            fence=request.fence,
+            slot_uid=request.target_ateom_uid,
+            checkpoint_dir=str(self.folder.checkpoint),
+        )
+        patience = Patience(
+            _CONNECT_S, _CHECKPOINT_S + size / _BYTES_PER_S, Reason.WORKER_UNREACHABLE
+        )
+        answer = await self.node.ateoms.call(
+            request.target_ateom_uid, lambda stub: stub.CheckpointWorkload, command, patience
+        )
+        self.operation.phases.extend(answer.phases)
+        if not answer.snapshot_files:
+            msg = f"cannot checkpoint actor {request.actor_id}: the runtime wrote nothing"
+            raise AteError(Reason.RUNTIME_CHECKPOINT_FAILED, msg, report=_PAUSED)
+        return answer
+
+    async def _save(
+        self, activation: Activation, answer: ateom_pb.CheckpointWorkloadResponse
+    ) -> Stored:
+        """Make the files durable and place them, manifest last.
+
+        Raises:
+            AteError: SNAPSHOT_SAVE_FAILED or SNAPSHOT_UPLOAD_FAILED; the sandbox is paused.
+        """
+        phases = self.operation.phases
+        try:
+            names = [component(name, "file of the checkpoint") for name in answer.snapshot_files]
+            entries = await seal(self.folder.checkpoint, names, self.node.threads, phases)
+            manifest = _manifest(self.request, activation, answer.runtime, entries)
+            raw = manifest.encode()
+            paths = {name: self.folder.checkpoint / name for name in names}
+            with phases.measure("bytes.place"):
+                await self.place.store.put(self.place.prefix, paths, raw)
+                placed = await self.place.store.manifest(self.place.prefix)
+        except OSError as exc:
+            raise self._not_saved(text_of(exc)) from exc
+        except AteError as exc:
+            raise self._not_saved(exc.message) from exc
+        if placed != raw:
+            raise self._not_saved("another one is in its place")
+        return Stored(manifest, raw, digest_of(raw))
+
+    async def _delete(self) -> bool:
+        """Delete the sandbox; whether it was seen to go.
+
+        The snapshot is complete whatever happens here: a sandbox that may still be there is
+        cleaned up by a Reset of its worker.
+        """
+        target = self.request.target_ateom_uid
+        command = ateom_pb.DeleteWorkloadRequest(fence=self.request.fence, slot_uid=target)
+        try:
+            answer = await self.node.ateoms.call(
+                target, lambda stub: stub.DeleteWorkload, command, _DELETE
+            )
+        except AteError as exc:
+            fields = {"actor_uid": self.request.fence.actor_uid, "error": exc.message}
+            log.warning("sandbox_not_deleted", extra=fields)
+            return False
+        self.operation.phases.extend(answer.phases)
+        return True
+
+    def _is_held(self, slot: ateom_pb.Slot) -> bool:
+        fence, held = self.request.fence, slot.sandbox
+        return (held.actor_uid, held.epoch) == (fence.actor_uid, fence.epoch)
+
+    async def _activation(self) -> Activation:
+        return await self.node.threads.run(partial(activations.read, self.folder))
+
+    async def _clear(self) -> None:
+        remove = partial(shutil.rmtree, self.folder.checkpoint, ignore_errors=True)
+        await self.node.threads.run(remove)
+
+    def _occupied(self, why: str) -> AteError:
+        msg = f"cannot write snapshot {self.place.prefix}: {why}"
+        return AteError(Reason.INVALID_ARGUMENT, msg, report=UNTOUCHED)
+
+    def _not_saved(self, why: str) -> AteError:
+        local = self.place.is_local
+        reason = Reason.SNAPSHOT_SAVE_FAILED if local else Reason.SNAPSHOT_UPLOAD_FAILED
+        msg = f"cannot keep snapshot {self.place.prefix}: {why}"
+        return AteError(reason, msg, report=_PAUSED)
+
+
+def _manifest(
+    request: pb.CheckpointRequest,
+    activation: Activation,
+    runtime: ateom_pb.RuntimeInfo,
+    entries: tuple[FileEntry, ...],
+) -> Manifest:
+    return Manifest(
+        snapshot_id=request.snapshot_id,
+        actor_uid=activation.actor_uid,
+        epoch=activation.epoch,
+        atespace=activation.atespace,
+        actor=activation.actor,
+        template=activation.template,
+        parent=request.parent_snapshot_id,
+        created_ms=time.time_ns() // 1_000_000,
+        scope=SCOPE_FULL,
+        files=entries,
+        runtime=convert.runtime(runtime),
+        image=activation.image,
+        image_digest=activation.image_digest,
+        process=activation.process,
+        spec=activation.spec,
+    )

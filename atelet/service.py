@@ -1,0 +1,104 @@
+"""The AteomHerder servicer: check, then have the work done as an operation."""
+
+from functools import partial
+from typing import Any
+
+import grpc
+
+from atelet import checkpoint, convert, start, transfer, undo, validate
+from atelet.node import Node
+from atelet.objects.places import Destination
+from atelet.operations import Operations
+from atelet.records import Call, Records
+from atepb import atelet_pb2 as pb
+from atepb import atelet_pb2_grpc as rpc
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class Herder(rpc.AteomHerderServicer):
+    """The node's verbs."""
+
+    def __init__(self, node: Node, operations: Operations, records: Records) -> None:
+        self._node = node
+        self._operations = operations
+        self._records = records
+
+    async def Run(self, request: pb.RunRequest, context: Context) -> pb.RunResponse:
+        validate.run(request)
+        call = _call("Run", request.target_ateom_uid, request.fence)
+        work = partial(start.run, self._node, request)
+        return await self._operations.run(call, pb.RunResponse, work)
+
+    async def Restore(self, request: pb.RestoreRequest, context: Context) -> pb.RestoreResponse:
+        validate.restore(request)
+        source = convert.destination(request, request.fence.actor_uid)
+        call = _call("Restore", request.target_ateom_uid, request.fence, source)
+        work = partial(start.restore, self._node, request)
+        return await self._operations.run(call, pb.RestoreResponse, work)
+
+    async def Checkpoint(
+        self, request: pb.CheckpointRequest, context: Context
+    ) -> pb.CheckpointResponse:
+        validate.checkpoint(request)
+        destination = convert.destination(request, request.fence.actor_uid)
+        call = _call("Checkpoint", request.target_ateom_uid, request.fence, destination)
+        work = partial(checkpoint.checkpoint, self._node, request)
+        return await self._operations.run(call, pb.CheckpointResponse, work)
+
+    async def Upload(self, request: pb.UploadRequest, context: Context) -> pb.UploadResponse:
+        validate.upload(request)
+        destination = Destination(request.fence.actor_uid, uri_prefix=request.snapshot_uri_prefix)
+        call = _call("Upload", "", request.fence, destination)
+        work = partial(transfer.upload, self._node, request)
+        return await self._operations.run(call, pb.UploadResponse, work)
+
+    async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.ResetResponse:
+        validate.reset(request)
+        return await self._operations.detached(undo.reset(self._node, self._operations, request))
+
+    async def Cancel(self, request: pb.CancelRequest, context: Context) -> pb.CancelResponse:
+        validate.cancel(request)
+        return await self._operations.detached(
+            undo.cancel(self._node, self._operations, self._records, request)
+        )
+
+    async def GetOutcome(
+        self, request: pb.GetOutcomeRequest, context: Context
+    ) -> pb.GetOutcomeResponse:
+        validate.outcome(request)
+        answer = pb.GetOutcomeResponse
+        if self._operations.is_running(request.operation_id):
+            return answer(state=answer.STATE_RUNNING)
+        record = await self._records.read(request.operation_id)
+        if record is None:
+            return answer(state=answer.STATE_UNKNOWN)
+        if not record.done:
+            return answer(state=answer.STATE_INTERRUPTED)
+        return answer(
+            state=answer.STATE_DONE, status=record.status, snapshot=convert.outcome(record)
+        )
+
+    async def StatSnapshot(
+        self, request: pb.StatSnapshotRequest, context: Context
+    ) -> pb.StatSnapshotResponse:
+        validate.snapshot(request)
+        return await transfer.stat(self._node, request)
+
+    async def DeleteSnapshot(
+        self, request: pb.DeleteSnapshotRequest, context: Context
+    ) -> pb.DeleteSnapshotResponse:
+        validate.snapshot(request)
+        return await self._operations.detached(transfer.delete(self._node, request))
+
+
+def _call(verb: str, target: str, fence: pb.Fence, destination: Destination | None = None) -> Call:
+    return Call(
+        operation_id=fence.operation_id,
+        verb=verb,
+        target=target,
+        actor_uid=fence.actor_uid,
+        epoch=fence.epoch,
+        claim=fence.claim,
+        destination=destination,
+    )

@@ -1,0 +1,128 @@
+"""Cancel and Reset: the undo of a Checkpoint and of everything else.
+
+Both come with a newer claim. It reaches ateom first of all, so that whatever was still on its way
+on the older one does nothing.
+"""
+
+from typing import Final
+
+from ateerrors import wire
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from atelet import convert
+from atelet.ateoms import Patience
+from atelet.node import Node
+from atelet.operations import Operations
+from atelet.records import Record, Records
+from atelet.snapshots import reader
+from atepb import ateapi_pb2
+from atepb import atelet_pb2 as pb
+from atepb import ateom_pb2 as ateom_pb
+
+# Together shorter than what the control service waits (40 s).
+_ASK: Final = Patience(connect_s=5, answer_s=5)
+_RESUME: Final = Patience(connect_s=5, answer_s=15)
+_RESET: Final = Patience(connect_s=5, answer_s=25)
+
+_Result = pb.CancelResponse
+_Sandbox = ateapi_pb2.SandboxState
+_DEAD: Final = frozenset({_Sandbox.PHASE_NONE, _Sandbox.PHASE_EXITED})
+
+
+async def reset(node: Node, operations: Operations, request: pb.ResetRequest) -> pb.ResetResponse:
+    """End whatever a worker holds; work on it that runs on an older claim is stopped first.
+
+    Raises:
+        AteError: STALE_EPOCH, or what keeps it from being proved gone.
+    """
+    target, fence = request.target_ateom_uid, request.fence
+    _require_newest(node, target, fence.claim)
+    await operations.stop_all_of(target, fence.claim)
+    async with node.slots.of(target):
+        command = ateom_pb.ResetSlotRequest(fence=fence, slot_uid=target)
+        await node.ateoms.call(target, lambda stub: stub.ResetSlot, command, _RESET)
+    return pb.ResetResponse()
+
+
+async def cancel(
+    node: Node, operations: Operations, records: Records, request: pb.CancelRequest
+) -> pb.CancelResponse:
+    """Undo a Checkpoint where that is still possible.
+
+    Raises:
+        AteError: STALE_EPOCH, or what keeps the sandbox from going on.
+    """
+    target, fence = request.target_ateom_uid, request.fence
+    _require_newest(node, target, fence.claim)
+    await operations.stop(fence.operation_id, fence.claim)
+    async with node.slots.of(target):
+        found = await _look(node, records, fence)
+        if isinstance(found, pb.Snapshot):
+            return _Result(result=_Result.RESULT_COMPLETE, snapshot=found)
+        result = await _let_go_on(node, target, fence)
+    if result == _Result.RESULT_GONE and found is not None:
+        # Without its sandbox, only the store could say whether anything was lost.
+        raise found
+    await _record_cancelled(records, fence.operation_id)
+    return _Result(result=result)
+
+
+def _require_newest(node: Node, target: str, claim: int) -> None:
+    """Refuse what ateom would refuse before anything is stopped for it."""
+    view = node.ateoms.slot(target)
+    if view is not None and claim < view.slot.claim:
+        msg = f"worker {target} has seen claim {view.slot.claim}; the caller's {claim} is older"
+        raise AteError(Reason.STALE_EPOCH, msg)
+
+
+async def _look(node: Node, records: Records, fence: pb.Fence) -> pb.Snapshot | AteError | None:
+    """Return the operation's snapshot when it is complete, an error when nobody can say."""
+    record = await records.read(fence.operation_id)
+    if record is None or record.call.destination is None:
+        # It never came as far as this node, or not in this boot of it.
+        return None
+    place = node.places.of(record.call.destination)
+    try:
+        stored = await reader.find(place)
+    except AteError as exc:
+        return exc if exc.reason is Reason.STORAGE_UNAVAILABLE else None
+    if stored is None or stored.manifest.actor_uid != fence.actor_uid:
+        return None
+    return convert.snapshot(stored, place.snapshot_id)
+
+
+async def _let_go_on(
+    node: Node, target: str, fence: pb.Fence
+) -> "pb.CancelResponse.Result.ValueType":
+    before = await _sandbox(node, target, fence)
+    command = ateom_pb.ResumeWorkloadRequest(fence=fence, slot_uid=target)
+    try:
+        await node.ateoms.call(target, lambda stub: stub.ResumeWorkload, command, _RESUME)
+    except AteError:
+        if await _sandbox(node, target, fence) in _DEAD:
+            return _Result.RESULT_GONE
+        raise
+    running = before == _Sandbox.PHASE_RUNNING
+    return _Result.RESULT_NOT_STARTED if running else _Result.RESULT_RESUMED
+
+
+async def _sandbox(
+    node: Node, target: str, fence: pb.Fence
+) -> "ateapi_pb2.SandboxState.Phase.ValueType":
+    """Ask ateom for the phase of the activation's sandbox; NONE when the worker has another."""
+    request = ateom_pb.ListSlotsRequest()
+    seen = await node.ateoms.call(target, lambda stub: stub.ListSlots, request, _ASK)
+    for slot in seen.slots:
+        held = slot.sandbox
+        if slot.uid == target and (held.actor_uid, held.epoch) == (fence.actor_uid, fence.epoch):
+            return held.phase
+    return _Sandbox.PHASE_NONE
+
+
+async def _record_cancelled(records: Records, operation_id: str) -> None:
+    """Let a repeat that comes late get this answer instead of another attempt."""
+    record = await records.read(operation_id)
+    if record is not None and not record.done:
+        error = AteError(Reason.CANCELLED, f"operation {operation_id} was cancelled")
+        done = Record(record.call, done=True, final=True, status=wire.to_bytes(error))
+        await records.write(done, durable=False)
