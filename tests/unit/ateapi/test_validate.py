@@ -1,5 +1,7 @@
 """Bad requests name every bad field at once, as the .proto names it."""
 
+from typing import Any
+
 import pytest
 
 from ateapi import validate
@@ -16,7 +18,7 @@ def fields_of(exc: pytest.ExceptionInfo[AteError]) -> list[str]:
     return [violation.field for violation in exc.value.violations]
 
 
-def make(**changes: object) -> pb.CreateActorRequest:
+def make(**changes: Any) -> pb.CreateActorRequest:
     request = pb.CreateActorRequest(
         actor_ref=pb.ActorRef(atespace="team-a", name="bob"),
         actor_template_namespace="default",
