@@ -19,7 +19,7 @@ from atepb import ateapi_pb2_grpc as rpc
 # A template is read at every start of an operation; documents beyond this are no templates.
 _MAX_DOCUMENT_BYTES: Final = 1 << 20
 # How often another writer may get in between before the caller hears of it.
-_ATTEMPTS: Final = 5
+_ATTEMPTS: Final = 20
 _RACES: Final = frozenset({Reason.STALE_EPOCH, Reason.ALREADY_EXISTS})
 _MAX_CHANGES: Final = 20
 

@@ -37,6 +37,8 @@ _LOCATION_RULE: Final = (
     "must be a URI: file:///ABSOLUTE/DIR, file:DIR-IN-THE-STATE-FOLDER, gs://BUCKET/PREFIX or"
     " s3://BUCKET/PREFIX"
 )
+# What the state folder is made of; snapshots among these would be lost or in the way.
+_STATE_FOLDERS: Final = frozenset({"ateapi", "cache", "logs", "node", "run"})
 
 _ASSETS: Final[Mapping[str, tuple[str, ...]]] = {
     "gvisor": ("runsc",),
@@ -173,13 +175,15 @@ def _location(uri: str) -> str:
         bucket = rest.removeprefix("//").partition("/")[0]
         known = rest.startswith("//") and bucket
         return f"{scheme}:// is {_NOT_YET}" if known else _LOCATION_RULE
-    path = rest.removeprefix("//")
-    absolute = path.startswith("/")
-    # file://host/dir names another machine; file:/dir and file:///dir differ in nothing.
-    if not path.strip("/") or (rest.startswith("//") and not absolute):
+    absolute = rest.startswith("///")
+    parts = [part for part in rest.split("/") if part not in {"", "."}]
+    # file://host/dir names another machine.
+    if not parts or (rest.startswith("/") and not absolute):
         return _LOCATION_RULE
-    if ".." in path.split("/"):
+    if ".." in parts:
         return "must not have a .. segment"
+    if not absolute and parts[0] in _STATE_FOLDERS:
+        return f"must not be in the state folder's own {parts[0]}"
     return ""
 
 

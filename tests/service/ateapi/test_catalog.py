@@ -251,13 +251,13 @@ async def test_who_applies_at_once_succeeds_on_one_object(api: Api) -> None:
 
 async def test_who_replaces_at_once_succeeds_too(api: Api) -> None:
     await api.apply(template())
-    images = [f"oci:images/{index}" for index in range(4)]
+    images = [f"oci:images/{index}" for index in range(8)]
     results = await asyncio.gather(
         *(
             api.apply(template(containers=[{"name": "main", "image": image}]), replace=True)
             for image in images
         )
     )
-    assert [result.action for result in results] == [REPLACED] * 4
+    assert [result.action for result in results] == [REPLACED] * 8
     last = await get(api, "ActorTemplate", "counter")
     assert last in [result.resource for result in results]

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ateapi import catalog_schema
 from ateerrors.errors import AteError
@@ -169,7 +171,9 @@ def test_other_images_are_refused(image: str) -> None:
     assert problems(raw).keys() == {"spec.containers[0].image", "spec.pauseImage"}
 
 
-@pytest.mark.parametrize("location", ["file:snapshots", "file:a/b/", "file:///a/b", "file:/a"])
+@pytest.mark.parametrize(
+    "location", ["file:snapshots", "file:./a/b/", "file:///a/b", "file:///a/node"]
+)
 def test_locations_on_disk(location: str) -> None:
     raw = template()
     raw["spec"]["snapshotsConfig"]["location"] = location
@@ -187,6 +191,11 @@ def test_locations_on_disk(location: str) -> None:
         ("file:/", "must be a URI"),
         ("file:///", "must be a URI"),
         ("file://host/dir", "must be a URI"),
+        ("file:/a", "must be a URI"),
+        ("file:.", "must be a URI"),
+        ("file:./", "must be a URI"),
+        ("file:cache", "state folder's own cache"),
+        ("file:./node/snapshots", "state folder's own node"),
         ("file:a b", "must be a URI"),
         ("file:a\n", "must be a URI"),
         ("file:../../etc", "segment"),
@@ -520,3 +529,71 @@ def test_a_document_full_of_mistakes_is_answered_with_a_bounded_number() -> None
     with pytest.raises(AteError) as exc:
         catalog_schema.parse(raw)
     assert len(exc.value.violations) == 100
+
+
+PATHS: list[list[str | int]] = [
+    [],
+    ["kind"],
+    ["metadata"],
+    ["metadata", "name"],
+    ["metadata", "labels"],
+    ["spec"],
+    ["spec", "containers"],
+    ["spec", "containers", 0],
+    ["spec", "containers", 0, "name"],
+    ["spec", "containers", 0, "image"],
+    ["spec", "containers", 0, "command"],
+    ["spec", "containers", 0, "env"],
+    ["spec", "containers", 0, "readyz"],
+    ["spec", "containers", 0, "volumeMounts"],
+    ["spec", "volumes"],
+    ["spec", "snapshotsConfig"],
+    ["spec", "snapshotsConfig", "location"],
+    ["spec", "snapshotsConfig", "onPause"],
+    ["spec", "workerSelector"],
+    ["spec", "sandboxClass"],
+    ["spec", "assets"],
+    ["spec", "replicas"],
+    ["spec", "template"],
+]
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["name", "key", "value", "operator", "values", "durableDir", ""])
+            | st.text(max_size=4),
+            inner,
+            max_size=3,
+        )
+    ),
+    max_leaves=8,
+)
+
+
+@given(make=st.sampled_from([template, pool, config]), path=st.sampled_from(PATHS), value=JSON)
+def test_whatever_a_document_holds_it_is_taken_or_refused(
+    make: Callable[[], Document], path: list[str | int], value: Any
+) -> None:
+    """The rules run on documents of any shape: none of them may fail by itself."""
+    document: Any = make()
+    node: Any = document
+    for part in path[:-1]:
+        if isinstance(part, int) and not node:
+            node.append({})
+        node = node.setdefault(part, []) if isinstance(part, str) else node[part]
+        if node == []:
+            break
+    if isinstance(node, dict) and path:
+        node[path[-1]] = value
+    elif not path:
+        document = dict.fromkeys(document, value)
+    refused: AteError | None = None
+    try:
+        parsed = catalog_schema.parse(document)
+        assert catalog_schema.parse({**document, "spec": parsed.spec}) == parsed
+    except AteError as exc:
+        refused = exc
+    if refused is not None:
+        assert refused.reason is Reason.INVALID_ARGUMENT
+        assert all(violation.field for violation in refused.violations)
