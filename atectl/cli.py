@@ -1,0 +1,36 @@
+"""`ate`: the verbs in one place."""
+
+import importlib.metadata
+
+import click
+
+from atectl import actors, local
+from atectl.apply import apply
+from atectl.connection import Where
+from atectl.get import get
+from atectl.options import where_options
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@where_options
+@click.pass_context
+def cli(context: click.Context, *, endpoint: str, state_dir: str) -> None:
+    """Suspend, pause and resume actors.
+
+    The control service is found at --endpoint, else ATE_ENDPOINT, else below --state-dir, else
+    below ATE_STATE_DIR, else below /var/lib/ate.
+    """
+    context.obj = Where(endpoint, state_dir)
+
+
+@cli.command()
+def version() -> None:
+    """Show the version."""
+    click.echo(f"ate {importlib.metadata.version('ate')}")
+
+
+for _verb in (
+    local.up, local.down, local.status, apply, get,
+    actors.create, actors.resume, actors.suspend, actors.pause, actors.delete,
+):  # fmt: skip
+    cli.add_command(_verb)

@@ -1,0 +1,90 @@
+"""What commands print: tables, proto-JSON, YAML, names."""
+
+import datetime
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import click
+import yaml
+from google.protobuf import json_format, timestamp_pb2
+from google.protobuf.message import Message
+
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True, slots=True)
+class Column(Generic[ItemT]):
+    """One column of a table.
+
+    Attributes:
+        title: Its heading.
+        of: What it says about an item; an empty text is shown as `-`.
+        wide: It is shown by `-o wide` only.
+    """
+
+    title: str
+    of: Callable[[ItemT], str]
+    wide: bool = False
+
+
+def table(columns: Sequence[Column[ItemT]], items: Sequence[ItemT]) -> str:
+    """Return aligned lines, the first one the headings; trailing blanks are cut."""
+    rows = [[column.title for column in columns]]
+    rows += [[_cell(column.of(item)) for column in columns] for item in items]
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    return "\n".join(
+        "   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _cell(text: str) -> str:
+    # What comes from a service must not break the line or move the cursor.
+    clean = "".join(c if c.isprintable() else " " for c in text)
+    return clean or "-"
+
+
+def to_dict(message: Message) -> dict[str, Any]:
+    """Return proto-JSON: lowerCamelCase, enums by name, 64-bit integers as text."""
+    return json_format.MessageToDict(message)
+
+
+def as_json(message: Message) -> str:
+    """Return proto-JSON, indented."""
+    return json.dumps(to_dict(message), indent=2, ensure_ascii=False)
+
+
+def as_yaml(message: Message) -> str:
+    """Return the proto-JSON of a message as YAML."""
+    text: str = yaml.safe_dump(to_dict(message), sort_keys=False, allow_unicode=True)
+    return text.rstrip("\n")
+
+
+def show(message: Message, output: str) -> bool:
+    """Print a message as json or yaml; returns whether the output is one of them."""
+    if output == "json":
+        click.echo(as_json(message))
+    elif output == "yaml":
+        click.echo(as_yaml(message))
+    else:
+        return False
+    return True
+
+
+def age(created: timestamp_pb2.Timestamp, now: datetime.datetime) -> str:
+    """Return how long ago something was created, in its largest unit; empty when not known."""
+    if not created.seconds:
+        return ""
+    seconds = max(0, int(now.timestamp()) - created.seconds)
+    for unit, size in (("d", 86400), ("h", 3600), ("m", 60)):
+        # Two of a unit before it is used: 90 s says more than 1m.
+        if seconds >= 2 * size:
+            return f"{seconds // size}{unit}"
+    return f"{seconds}s"
+
+
+def now() -> datetime.datetime:
+    """Return the present."""
+    return datetime.datetime.now(datetime.UTC)

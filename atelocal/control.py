@@ -1,0 +1,176 @@
+"""What the supervisor asks of the parts: whether they serve, who is free, to suspend everybody."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health_pb2
+
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from atelocal.config import POOL
+from atelocal.voice import Say
+from atepb import ateapi_pb2 as pb
+from atepb import ateapi_pb2_grpc as rpc
+from aterpc import channels
+
+_QUERY_TIMEOUT_S: Final = 10.0
+_POLL_S: Final = 0.05
+# A snapshot is read and written as a whole: more at a time only wait for the disk.
+_AT_A_TIME: Final = 4
+_PAGE_SIZE: Final = 1000
+# Their own operation has to end before they can be suspended.
+_UNDER_WAY: Final = frozenset({pb.Actor.STATUS_RESUMING, pb.Actor.STATUS_PAUSING})
+_AGAIN: Final = frozenset({Reason.OPERATION_IN_PROGRESS, Reason.NODE_UNAVAILABLE})
+
+
+@dataclass(slots=True)
+class Suspension:
+    """What became of the running actors.
+
+    Attributes:
+        suspended: `atespace/name` of each that was suspended.
+        failed: {atespace/name: why not}.
+    """
+
+    suspended: list[str] = field(default_factory=list)
+    failed: dict[str, str] = field(default_factory=dict)
+
+
+async def health(target: str, *, timeout_s: float, wait: bool = False) -> str:
+    """Return the health of a server: SERVING, NOT_SERVING, or UNREACHABLE.
+
+    Args:
+        target: Where it serves.
+        timeout_s: For the whole of it.
+        wait: Wait until it can be connected to.
+    """
+    channel = channels.open_channel(target)
+    try:
+        # The generated stub has no types.
+        check = channel.unary_unary(
+            "/grpc.health.v1.Health/Check",
+            request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+            response_deserializer=health_pb2.HealthCheckResponse.FromString,
+        )
+        answer = await check(
+            health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=wait
+        )
+    except grpc.aio.AioRpcError:
+        return "UNREACHABLE"
+    finally:
+        await channel.close()
+    return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+
+
+class Control:
+    """The control service as the supervisor sees it."""
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        self._stub: rpc.ActorServiceAsyncStub = rpc.ActorServiceStub(channel)
+
+    async def workers(self) -> list[pb.Worker]:
+        """Return the workers of this machine's pool."""
+        request = pb.ListWorkersRequest()
+        listed = await channels.call(self._stub.ListWorkers, request, timeout_s=_QUERY_TIMEOUT_S)
+        return [worker for worker in listed.workers if worker.worker_pool == POOL]
+
+    async def actors(self) -> list[pb.Actor]:
+        """Return all actors."""
+        found: list[pb.Actor] = []
+        request = pb.ListActorsRequest(page_size=_PAGE_SIZE)
+        while True:
+            page = await channels.call(self._stub.ListActors, request, timeout_s=_QUERY_TIMEOUT_S)
+            found += page.actors
+            if page.next_page_token in ("", request.page_token):
+                return found
+            request.page_token = page.next_page_token
+
+    async def wait_for_workers(self, count: int) -> None:
+        """Return when the workers 0 to count-1 are there and free."""
+        wanted = {f"{POOL}-{index}" for index in range(count)}
+        while True:
+            # Until it is up for good, it may be gone again.
+            with contextlib.suppress(AteError):
+                workers = await self.workers()
+                free = {w.worker_pod for w in workers if w.state == pb.Worker.STATE_FREE}
+                if wanted <= free:
+                    return
+            await asyncio.sleep(_POLL_S)
+
+    async def suspend_all(self, limit_s: float, say: Say) -> Suspension:
+        """Suspend every running actor, some at a time; failures are said and do not stop it."""
+        done = Suspension()
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._suspend_all(done, say, limit_s)
+        except TimeoutError:
+            say(f"not all actors were suspended within {limit_s:g} s")
+        except AteError as exc:
+            say(f"cannot see which actors run: {exc.message} ({exc.reason})")
+        return done
+
+    async def _suspend_all(self, done: Suspension, say: Say, limit_s: float) -> None:
+        while True:
+            actors = await self.actors()
+            running = [actor for actor in actors if actor.status == pb.Actor.STATUS_RUNNING]
+            waiting = [actor for actor in actors if actor.status in _UNDER_WAY]
+            todo = [actor for actor in running if _name(actor) not in done.failed]
+            if not todo and not waiting:
+                return
+            gate = asyncio.Semaphore(_AT_A_TIME)
+            async with asyncio.TaskGroup() as group:
+                for actor in todo:
+                    group.create_task(self._suspend(actor, gate, done, say, limit_s))
+            if not todo:
+                await asyncio.sleep(_POLL_S)
+
+    async def _suspend(
+        self,
+        actor: pb.Actor,
+        gate: asyncio.Semaphore,
+        done: Suspension,
+        say: Say,
+        limit_s: float,
+    ) -> None:
+        name = _name(actor)
+        ref = pb.ActorRef(atespace=actor.atespace, name=actor.actor_id)
+        request = pb.SuspendActorRequest(actor_ref=ref)
+        async with gate:
+            # A part that is just being started again is not the actor's fault.
+            while True:
+                try:
+                    await channels.call(self._stub.SuspendActor, request, timeout_s=limit_s)
+                except AteError as exc:
+                    if exc.reason in _AGAIN:
+                        await asyncio.sleep(1)
+                        continue
+                    done.failed[name] = f"{exc.message} ({exc.reason})"
+                    say(f"{name} could not be suspended: {done.failed[name]}")
+                    return
+                done.suspended.append(name)
+                say(f"{name} is suspended")
+                return
+
+
+def _name(actor: pb.Actor) -> str:
+    return f"{actor.atespace}/{actor.actor_id}"
+
+
+@contextlib.asynccontextmanager
+async def connected(target: str) -> AsyncIterator[Control]:
+    """Open a channel to the control service for the time of the context."""
+    channel = channels.open_channel(target)
+    try:
+        yield Control(channel)
+    finally:
+        await channel.close()
+
+
+async def suspend_all(target: str, limit_s: float, say: Say) -> Suspension:
+    """Suspend every running actor of the service at a target."""
+    async with connected(target) as control:
+        return await control.suspend_all(limit_s, say)

@@ -1,0 +1,91 @@
+"""`ate down`: stops an installation from outside, also one whose supervisor is dead."""
+
+import asyncio
+import contextlib
+import os
+import signal
+from typing import Final
+
+import click
+
+from atelocal import clearing, folder, processes
+from atelocal.config import Limits, RefusedError
+from atelocal.folder import SUPERVISOR, Folder, Stopped
+from atelocal.processes import readable
+from atelocal.voice import Voice
+from ateom.procs import Process
+
+# After the actors: ending the parts, removing, proving.
+_MARGIN_S: Final = 90.0
+_POLL_S: Final = 0.05
+
+
+def run(home: Folder, *, now: bool) -> int:
+    """Stop what runs and prove it; returns the exit code.
+
+    Raises:
+        RefusedError: It did not stop in time, or who holds the folder is no supervisor.
+    """
+    if not home.root.is_dir():
+        click.echo(f"nothing runs below {home.root}")
+        return 0
+    home.make()
+    return asyncio.run(_stop(home, now=now))
+
+
+async def _stop(home: Folder, *, now: bool) -> int:
+    limits = Limits()
+    stopped = Stopped()
+    if home.is_held():
+        await _ask_supervisor(home, limits, now=now)
+        stopped = folder.read_stopped(home)
+        if stopped.left:
+            # It says so itself; what it could not remove is tried once more below.
+            stopped = Stopped(stopped.suspended, stopped.failed)
+    voice = Voice(home.log(SUPERVISOR), aloud=True)
+    with home.locked():
+        done = await clearing.clear(home, limits, voice, now=now)
+        left = await clearing.left(home)
+        home.record_file.unlink(missing_ok=True)
+    failed = [*stopped.failed, *(f"{name}: {why}" for name, why in done.failed.items())]
+    for name in (*stopped.suspended, *sorted(done.suspended)):
+        click.echo(f"{name} is suspended")
+    for line in failed:
+        click.echo(f"ate: could not suspend {line}", err=True)
+    for line in left:
+        click.echo(f"ate: {line}", err=True)
+    if not left:
+        click.echo("stopped: no process, network namespace or mount is left")
+    return 1 if failed or left else 0
+
+
+async def _ask_supervisor(home: Folder, limits: Limits, *, now: bool) -> None:
+    """Have the supervisor stop, and wait until it has."""
+    supervisor = processes.supervisor(home.root, home.holder())
+    if supervisor is None:
+        msg = f"the state folder {home.root} is in use by something that is no `ate up`"
+        raise RefusedError(msg)
+    processes.send(supervisor, signal.SIGQUIT if now else signal.SIGTERM)
+    limit_s = limits.suspend_s + _MARGIN_S
+    try:
+        async with asyncio.timeout(limit_s):
+            await _ended(supervisor)
+            # A lock cannot be awaited with a bound; its holder has just ended.
+            while home.is_held():  # noqa: ASYNC110
+                await asyncio.sleep(_POLL_S)
+    except TimeoutError as exc:
+        msg = (
+            f"the supervisor (pid {supervisor.pid}) did not stop within {limit_s:g} s:"
+            f" see {home.log(SUPERVISOR)}, or kill it and repeat"
+        )
+        raise RefusedError(msg) from exc
+
+
+async def _ended(process: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        fd = os.pidfd_open(process.pid)
+        try:
+            if process.is_alive():
+                await readable(fd)
+        finally:
+            os.close(fd)

@@ -1,0 +1,41 @@
+"""Exit codes of the command line."""
+
+import click
+import pytest
+
+from atectl import failure
+
+
+def raising(exc: BaseException) -> object:
+    def command() -> object:
+        raise exc
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("exc", "code"),
+    [
+        (KeyboardInterrupt(), 130),
+        (click.Abort(), 130),
+        (click.UsageError("no"), 2),
+        (click.ClickException("no"), 1),
+        (RuntimeError("bug"), 1),
+    ],
+)
+def test_exit_code(exc: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert failure.run(raising(exc)) == code
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_a_bug_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    failure.run(raising(RuntimeError("one\ntwo")))
+    assert capsys.readouterr().err == "ate: RuntimeError: one two (INTERNAL)\n"
+
+
+def test_a_bug_shows_its_place_when_asked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATE_DEBUG", "1")
+    failure.run(raising(RuntimeError("x")))
+    assert "Traceback" in capsys.readouterr().err
