@@ -31,7 +31,8 @@ _RECONNECT_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 # A command whose connection breaks that often is not sent once more.
 _ATTEMPTS: Final = len(_RECONNECT_S)
 
-Verb = Callable[[rpc.AteomAsyncStub], UnaryMethod[RequestT, ResponseT]]
+# The types of stubs are in their stub files only.
+Verb = Callable[["rpc.AteomAsyncStub"], UnaryMethod[RequestT, ResponseT]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +63,7 @@ class Ateom:
 
     uid: str
     channel: grpc.aio.Channel
-    stub: rpc.AteomAsyncStub
+    stub: "rpc.AteomAsyncStub"
     connected: bool = False
     seen: pb.ListSlotsResponse = field(default_factory=pb.ListSlotsResponse)
 

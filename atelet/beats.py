@@ -30,7 +30,7 @@ class Beats:
         target: str,
         ateoms: Ateoms,
         workers: Workers,
-        control: rpc.NodeServiceAsyncStub,
+        control: "rpc.NodeServiceAsyncStub",
     ) -> None:
         """Make it.
 

@@ -87,17 +87,12 @@ def config(
         "hostname": HOSTNAME,
         "process": {
             "terminal": False,
-            "user": {
-                "uid": process.uid,
-                "gid": process.gid,
-                "additionalGids": list(process.groups),
-            },
+            "user": _user(process),
             "args": list(process.args),
             "env": list(env),
             "cwd": process.cwd,
             "capabilities": _capabilities(process.uid),
             "rlimits": [{"type": "RLIMIT_NOFILE", "hard": _OPEN_FILES, "soft": _OPEN_FILES}],
-            "noNewPrivileges": False,
         },
         # Shared by all activations of the image: writes go to the runtime's overlay in memory.
         "root": {"path": str(rootfs), "readonly": False},
@@ -108,13 +103,20 @@ def config(
     }
 
 
+def _user(process: Process) -> dict[str, Any]:
+    user: dict[str, Any] = {"uid": process.uid, "gid": process.gid}
+    if process.groups:
+        # An empty list is not the same as none to the runtime's comparison at restore.
+        user["additionalGids"] = list(process.groups)
+    return user
+
+
 def _capabilities(uid: int) -> dict[str, list[str]]:
     own = list(_ROOT_CAPABILITIES if uid == 0 else _USER_CAPABILITIES)
     # What a setuid program may get.
     return {
         "bounding": list(_ROOT_CAPABILITIES),
         "effective": own,
-        "inheritable": [],
         "permitted": own,
     }
 
