@@ -65,7 +65,7 @@ def test_no_value_costs_the_line(value: object) -> None:
 
 def test_a_traceback_stays_on_the_line() -> None:
     try:
-        raise RuntimeError("boom")  # noqa: TRY301  # a traceback is wanted
+        raise RuntimeError("boom")  # a traceback is wanted
     except RuntimeError as exc:
         got = line(exc_info=(type(exc), exc, exc.__traceback__))
     assert "RuntimeError: boom" in got["traceback"]
