@@ -13,7 +13,7 @@ from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 
 # Far more than what callers that wait for their turn can add up to.
-_MOST_WAITING: Final = 20_000
+MOST_WAITING: Final = 20_000
 
 
 class Batches:
@@ -36,7 +36,7 @@ class Batches:
         takes place.
         """
         future: asyncio.Future[R] = self._loop.create_future()
-        if self._closed or len(self._waiting) >= _MOST_WAITING:
+        if self._closed or len(self._waiting) >= MOST_WAITING:
             why = "the store is closed" if self._closed else "too many verbs wait for the store"
             future.set_exception(AteError(Reason.STORAGE_UNAVAILABLE, why))
             return future

@@ -63,7 +63,7 @@ class Engine(Protocol):
         """
 
     async def read(self, query: Verb[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Return what a verb that only reads returns; it sees all that `done` was told of.
+        """Return what a verb that only reads returns: of one state, with all that was `done`.
 
         Raises:
             AteError: STORAGE_UNAVAILABLE, and what the verb raises.
