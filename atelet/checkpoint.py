@@ -36,6 +36,7 @@ _CONNECT_S: Final = 30.0
 # Two tries of the runtime's pause and checkpoint, and what big memories take on top.
 _CHECKPOINT_S: Final = 180.0
 _BYTES_PER_S: Final = 50_000_000
+_LOOK: Final = Patience(_CONNECT_S, answer_s=10, reason=Reason.WORKER_UNREACHABLE)
 _DELETE: Final = Patience(connect_s=10, answer_s=40)
 # State of the runtime beside the memory, the manifest, and what comes between looking and writing.
 _SPARE_BYTES: Final = 64 << 20
@@ -112,13 +113,14 @@ class _Flow:
             slot = await self._preflight()
             # Without the sandbox there may be no record either: ateom says what became of it.
             activation = await self._activation() if self._is_held(slot) else None
-            await self._clear()
+            await clear(self.node, self.folder)
         try:
             answer = await self._write(slot.memory_bytes)
             return await self._save(activation or await self._activation(), answer)
-        except BaseException:
-            # Half a checkpoint is of no use to anyone, and may be what filled the disk.
-            await self._clear()
+        except Exception:
+            # Half a checkpoint is of no use to anyone, and may be what filled the disk. When this
+            # is cancelled the runtime may still be writing: who cancelled it clears up.
+            await clear(self.node, self.folder)
             raise
 
     async def _preflight(self) -> ateom_pb.Slot:
@@ -127,23 +129,24 @@ class _Flow:
         Raises:
             AteError: NODE_OUT_OF_RESOURCES, STORAGE_UNAVAILABLE or WORKER_UNREACHABLE.
         """
-        node, store = self.node, self.place.store
-        try:
-            view = await node.ateoms.wait_for(self.request.target_ateom_uid, _CONNECT_S)
-        except AteError as exc:
-            raise AteError(Reason.WORKER_UNREACHABLE, exc.message) from exc
+        node, store, target = self.node, self.place.store, self.request.target_ateom_uid
+        # Asked anew: what was seen last may be from before the program grew.
+        seen = await node.ateoms.call(
+            target, lambda stub: stub.ListSlots, ateom_pb.ListSlotsRequest(), _LOOK
+        )
+        slot = next((s for s in seen.slots if s.uid == target), ateom_pb.Slot())
         await store.prepare()
         own = await node.threads.run(partial(fs.free_bytes, node.paths.actors))
         there = await store.free_bytes()
         free = own if there is None else min(own, there)
-        needed = view.slot.memory_bytes + _SPARE_BYTES
+        needed = slot.memory_bytes + _SPARE_BYTES
         if free < needed:
             msg = (
                 f"cannot checkpoint actor {self.request.actor_id}: it may take {needed} bytes and"
                 f" {free} are free"
             )
             raise AteError(Reason.NODE_OUT_OF_RESOURCES, msg)
-        return view.slot
+        return slot
 
     async def _write(self, size: int) -> ateom_pb.CheckpointWorkloadResponse:
         """Have ateom pause the sandbox and write its checkpoint."""
@@ -161,6 +164,7 @@ class _Flow:
         patience = Patience(
             _CONNECT_S, _CHECKPOINT_S + size / _BYTES_PER_S, Reason.WORKER_UNREACHABLE
         )
+        self.operation.touched = True
         answer = await self.node.ateoms.call(
             request.target_ateom_uid, lambda stub: stub.CheckpointWorkload, command, patience
         )
@@ -222,10 +226,6 @@ class _Flow:
     async def _activation(self) -> Activation:
         return await self.node.threads.run(partial(activations.read, self.folder))
 
-    async def _clear(self) -> None:
-        remove = partial(shutil.rmtree, self.folder.checkpoint, ignore_errors=True)
-        await self.node.threads.run(remove)
-
     def _occupied(self, why: str) -> AteError:
         msg = f"cannot write snapshot {self.place.prefix}: {why}"
         return AteError(Reason.INVALID_ARGUMENT, msg, report=UNTOUCHED)
@@ -235,6 +235,11 @@ class _Flow:
         reason = Reason.SNAPSHOT_SAVE_FAILED if local else Reason.SNAPSHOT_UPLOAD_FAILED
         msg = f"cannot keep snapshot {self.place.prefix}: {why}"
         return AteError(reason, msg, report=_PAUSED)
+
+
+async def clear(node: Node, folder: ActivationPaths) -> None:
+    """Remove the files of a checkpoint that did not become a snapshot."""
+    await node.threads.run(partial(shutil.rmtree, folder.checkpoint, ignore_errors=True))
 
 
 def _manifest(

@@ -35,12 +35,14 @@ class Operation(Generic[ResponseT]):
     Attributes:
         call: What was asked for.
         phases: What it measured.
+        touched: A sandbox may not be any more what it was before.
         committed: It succeeded, whatever still has to be cleaned up: it cannot be undone any more.
     """
 
     def __init__(self, call: Call, records: Records) -> None:
         self.call = call
         self.phases = Phases()
+        self.touched = False
         self.committed = False
         self._records = records
 
@@ -139,18 +141,23 @@ class Operations:
         """Whether work of an operation runs."""
         return operation_id in self._running
 
-    async def stop(self, operation_id: str, claim: int) -> None:
+    async def stop(self, operation_id: str, claim: int) -> bool:
         """Cancel the work of an operation and wait until it has cleaned up after itself.
 
         Work that has committed is left alone.
+
+        Returns:
+            Whether there was work that had touched a sandbox.
 
         Raises:
             AteError: STALE_EPOCH when it runs on a newer claim; NODE_UNAVAILABLE when it does not
                 end.
         """
         running = self._running.get(operation_id)
-        if running is not None:
-            await _stop(running, claim)
+        if running is None:
+            return False
+        await _stop(running, claim)
+        return running.operation.touched
 
     async def stop_all_of(self, target: str, claim: int) -> None:
         """Do `stop` to all work on a worker."""

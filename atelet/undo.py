@@ -9,7 +9,7 @@ from typing import Final
 from ateerrors import wire
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
-from atelet import convert
+from atelet import checkpoint, convert
 from atelet.ateoms import Patience
 from atelet.node import Node
 from atelet.operations import Operations
@@ -54,12 +54,14 @@ async def cancel(
     """
     target, fence = request.target_ateom_uid, request.fence
     _require_newest(node, target, fence.claim)
-    await operations.stop(fence.operation_id, fence.claim)
+    touched = await operations.stop(fence.operation_id, fence.claim)
     async with node.slots.of(target):
         found = await _look(node, records, fence)
         if isinstance(found, pb.Snapshot):
             return _Result(result=_Result.RESULT_COMPLETE, snapshot=found)
-        result = await _let_go_on(node, target, fence)
+        result = await _let_go_on(node, target, fence, touched=touched)
+        # Whatever was being written, nobody writes to it any more.
+        await checkpoint.clear(node, node.paths.activation(fence.actor_uid, fence.epoch))
     if result == _Result.RESULT_GONE and found is not None:
         # Without its sandbox, only the store could say whether anything was lost.
         raise found
@@ -92,7 +94,7 @@ async def _look(node: Node, records: Records, fence: pb.Fence) -> pb.Snapshot | 
 
 
 async def _let_go_on(
-    node: Node, target: str, fence: pb.Fence
+    node: Node, target: str, fence: pb.Fence, *, touched: bool
 ) -> "pb.CancelResponse.Result.ValueType":
     before = await _sandbox(node, target, fence)
     command = ateom_pb.ResumeWorkloadRequest(fence=fence, slot_uid=target)
@@ -102,8 +104,9 @@ async def _let_go_on(
         if await _sandbox(node, target, fence) in _DEAD:
             return _Result.RESULT_GONE
         raise
-    running = before == _Sandbox.PHASE_RUNNING
-    return _Result.RESULT_NOT_STARTED if running else _Result.RESULT_RESUMED
+    if before == _Sandbox.PHASE_RUNNING and not touched:
+        return _Result.RESULT_NOT_STARTED
+    return _Result.RESULT_RESUMED
 
 
 async def _sandbox(
