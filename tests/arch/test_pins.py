@@ -28,7 +28,9 @@ def test_the_runsc_that_is_built_is_the_one_that_is_looked_for() -> None:
 
 def test_every_module_of_runsc_has_its_checksum() -> None:
     sums = {line.rsplit(" ", 1)[0] for line in (build.HERE / "go.sum").read_text().splitlines()}
-    modules = re.findall(r"^\t(\S+ v\S+) // indirect$", (build.HERE / "go.mod").read_text(), re.M)
+    modules = re.findall(
+        r"^\t(\S+ v\S+) // indirect$", (build.HERE / "go.mod").read_text(), re.MULTILINE
+    )
     assert len(modules) > 10
     assert [module for module in modules if module not in sums] == []
 
