@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from atenode.paths import NodePaths
-from ateom import netdev, procs
+from ateom import exits, netdev, procs
 from ateom.lookup import KERNEL_NAMES, end_all, is_command, is_sandbox
 from ateom.netdev import NetworkError
 
@@ -57,7 +57,9 @@ async def reap(state_dir: Path) -> Reaped:
     ids = tuple(sorted({procs.argv_of(process.pid)[-1] for process in sandboxes} - {""}))
     if not await end_all(sandboxes):
         problems.append("processes of sandboxes do not end")
-    procs.reap_zombies(KERNEL_NAMES)
+    for process in sandboxes:
+        exits.reap(process)
+    await exits.reap_orphans(KERNEL_NAMES)
     problems += _remove_root(root)
     for record in root.parent.glob(f"ateoms/{_RECORDS}"):
         record.unlink(missing_ok=True)
@@ -70,7 +72,7 @@ def _root_of(state_dir: Path) -> Path:
 
 
 async def _remove_networks(state_dir: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    if shutil.which("ip") is None or shutil.which("nft") is None:
+    if netdev.find_tool("ip") is None or netdev.find_tool("nft") is None:
         # Nothing of ours can be there: it takes both to make one.
         return (), ()
     try:

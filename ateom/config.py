@@ -21,7 +21,7 @@ class Limits:
     """
 
     ready_s: float = 30.0
-    settle_s: float = 0.1
+    settle_s: float = 0.5
     stop_grace_s: float = 2.0
 
 

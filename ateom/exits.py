@@ -1,15 +1,24 @@
 """Learns at once that a process has ended, and how: by pidfd, never by polling."""
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Iterable
 from typing import Final
 
+from ateom import procs
 from ateom.process import readable
 from ateom.procs import Process
 
 # As shells do it.
 SIGNAL_BASE: Final = 128
+
+
+_STUB_S: Final = 1.0
+# {pid: (start time, status)} of children that were reaped before anybody asked. Children belong
+# to the process, whatever runs in it.
+_reaped: Final[dict[int, tuple[int, int]]] = {}
+_MAX_REAPED: Final = 256
 
 
 class Watch:
@@ -30,13 +39,13 @@ class Watch:
         try:
             self._pidfd = os.pidfd_open(process.pid)
         except ProcessLookupError:
-            self.exited.set_result(None)
+            self.exited.set_result(reap(process))
             return
-        if process.is_alive() or _is_unreaped(process.pid):
+        if process.has_pid():
             self._loop.add_reader(self._pidfd, self._ended)
         else:
             # The pid is another's by now.
-            self.exited.set_result(None)
+            self.exited.set_result(reap(process))
             self.close()
 
     @property
@@ -54,16 +63,15 @@ class Watch:
 
     def _ended(self) -> None:
         if not self.exited.done():
-            self.exited.set_result(reap(self.process.pid))
+            self.exited.set_result(reap(self.process))
         self.close()
 
 
 async def all_gone(processes: Iterable[Process], timeout_s: float) -> bool:
     """Wait until all processes have ended; say whether they did in time. Nothing is reaped."""
-    alive = [process for process in processes if process.is_alive()]
     try:
         async with asyncio.timeout(timeout_s):
-            for process in alive:
+            for process in processes:
                 await _end_of(process)
     except TimeoutError:
         return False
@@ -76,29 +84,51 @@ async def _end_of(process: Process) -> None:
     except ProcessLookupError:
         return
     try:
-        if process.is_alive():
+        if process.has_pid():
             await readable(pidfd)
     finally:
         os.close(pidfd)
 
 
-def _is_unreaped(pid: int) -> bool:
-    try:
-        return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-    except ChildProcessError:
-        return False
-
-
-def reap(pid: int) -> int | None:
+def reap(process: Process) -> int | None:
     """Reap exactly this child and return its exit code, SIGNAL_BASE + n for signal n.
 
-    None when it is none of ours, was reaped already or has not ended.
+    None when it is none of ours, or has not ended.
     """
     try:
-        ended, status = os.waitpid(pid, os.WNOHANG)
+        pid, status = os.waitpid(process.pid, os.WNOHANG)
     except ChildProcessError:
-        return None
-    if not ended:
-        return None
+        start_time, status = _reaped.pop(process.pid, (-1, 0))
+        if start_time < 0:
+            return None
+        # 0: it had been reaped before anybody could ask when it started.
+        return _code_of(status) if process.start_time in (start_time, 0) else None
+    return _code_of(status) if pid else None
+
+
+async def reap_orphans(names: frozenset[str]) -> None:
+    """Reap the ended among detached children of such names, also those that nobody knows by pid.
+
+    A subreaper inherits whatever a failed start and an ended sandbox leave behind: a gofer, the
+    stubs of a platform. How they ended is kept for a watch that has yet to look at one of them.
+    """
+    orphans = [kin for kin in procs.kin() if kin.is_detached and kin.name in names]
+    # Only stubs have no arguments; they end with their sandbox, or a moment later.
+    stubs = [kin.process for kin in orphans if not any(procs.argv_of(kin.process.pid))]
+    await all_gone(stubs, _STUB_S)
+    for orphan in orphans:
+        _reap_and_keep(orphan.process)
+    while len(_reaped) > _MAX_REAPED:
+        del _reaped[next(iter(_reaped))]
+
+
+def _reap_and_keep(process: Process) -> None:
+    with contextlib.suppress(ChildProcessError):
+        pid, status = os.waitpid(process.pid, os.WNOHANG)
+        if pid:
+            _reaped[pid] = (process.start_time, status)
+
+
+def _code_of(status: int) -> int:
     code = os.waitstatus_to_exitcode(status)
     return code if code >= 0 else SIGNAL_BASE - code

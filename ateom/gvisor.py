@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ateom import procs
-from ateom.exits import SIGNAL_BASE, all_gone, reap
+from ateom.exits import SIGNAL_BASE, all_gone, reap, reap_orphans
 from ateom.lookup import KERNEL_NAMES, end_all, id_of, is_command, is_sandbox, names_in, state_file
 from ateom.phases import Phases
 from ateom.procs import Process
@@ -155,9 +155,7 @@ class RunscRuntime:
                 log.warning("delete_failed", extra={"sandbox": sandbox_id, "error": exc.message})
             else:
                 gone = await all_gone(known, _DELETED_S)
-                _reap(known)
-                if processes is None:
-                    procs.reap_zombies(KERNEL_NAMES)
+                await _reap(known)
                 if gone and not self._files(sandbox_id):
                     return
         await self._destroy(sandbox_id, known)
@@ -166,8 +164,7 @@ class RunscRuntime:
         """Do without runsc: it hangs on a wedged sandbox and refuses a damaged state file."""
         targets = {*known, *self._scan(sandbox_id)}
         gone = await end_all(list(targets))
-        _reap(targets)
-        procs.reap_zombies(KERNEL_NAMES)
+        await _reap(targets)
         if not gone or self._scan(sandbox_id):
             msg = f"sandbox {sandbox_id} has processes that do not end"
             raise SandboxRuntimeError(Failure.REFUSED, msg)
@@ -213,7 +210,7 @@ class RunscRuntime:
         except (OSError, ValueError, KeyError, TypeError) as exc:
             msg = f"runsc keeps no readable state of sandbox {sandbox_id}"
             raise SandboxRuntimeError(Failure.DIED, msg) from exc
-        main, *helpers = (_identified(pid) for pid in pids)
+        main, *helpers = (procs.known(pid) for pid in pids)
         return Processes(main, tuple(helpers))
 
     def _scan(self, sandbox_id: str | None) -> list[Process]:
@@ -281,16 +278,11 @@ def _pids(processes: Sequence[Process]) -> Iterator[int]:
     return (process.pid for process in processes)
 
 
-def _identified(pid: int) -> Process:
-    """Return a process that may have ended already, which its watch will notice then."""
-    return procs.identify(pid) or Process(pid, 0)
-
-
 async def _was_killed(main: Process) -> bool:
     """Whether a child ended by SIGKILL; it is reaped."""
     if not await all_gone((main,), _DELETED_S):
         return False
-    code = reap(main.pid)
+    code = reap(main)
     return code is not None and code > SIGNAL_BASE
 
 
@@ -308,10 +300,11 @@ def _sizes_in(folder: Path) -> dict[str, int]:
     return {entry.name: entry.stat().st_size for entry in folder.iterdir()}
 
 
-def _reap(processes: Iterable[Process]) -> None:
-    """Reap those of the processes that were our children, and all that nobody knew by pid."""
+async def _reap(processes: Iterable[Process]) -> None:
+    """Reap those of the processes that are our children, and their like that nobody knows."""
     for process in processes:
-        reap(process.pid)
+        reap(process)
+    await reap_orphans(KERNEL_NAMES)
 
 
 def _digest(path: Path) -> str:

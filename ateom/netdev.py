@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -108,8 +109,13 @@ async def _json(*argv: str) -> Any:
         raise NetworkError(msg) from exc
 
 
+def find_tool(name: str) -> str | None:
+    """Return the path of a tool; PATH need not have the folders of administrators."""
+    return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
+
+
 async def _tool(name: str, *args: str, stdin: str = "") -> bytes:
-    path = shutil.which(name) or name
+    path = find_tool(name) or name
     try:
         done = await run((path, *args), timeout_s=_TIMEOUT_S, stdin=stdin.encode())
     except (ProcessStartError, ProcessTimeoutError) as exc:

@@ -9,13 +9,12 @@ import asyncio
 import hashlib
 import ipaddress
 import logging
-import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from ateom.netdev import NETNS, Names, NetworkError, ip, nft, remove
+from ateom.netdev import NETNS, Names, NetworkError, find_tool, ip, nft, remove
 
 log = logging.getLogger(__name__)
 
@@ -202,7 +201,7 @@ def plan(state_dir: Path, slots: int, cidr: str) -> Network:
     if cidr == NULL:
         return NullNetwork(state_dir, slots)
     for tool in ("ip", "nft"):
-        if shutil.which(tool) is None:
+        if find_tool(tool) is None:
             msg = f"{tool} is not installed: slots need it for their network (--network {NULL})"
             raise NetworkError(msg)
     return HostNetwork(state_dir, slots, cidr)

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import select
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ from typing import Final
 
 _PROC: Final = Path("/proc")
 # Fields of /proc/PID/stat after the name, which may itself hold spaces and brackets (proc(5)).
-_STATE, _PPID, _SESSION, _START_TIME = 0, 1, 3, 19
+_STATE, _SESSION, _START_TIME = 0, 3, 19
 _DEAD: Final = frozenset("ZXx")
 
 
@@ -28,12 +29,19 @@ class Process:
 
     def is_alive(self) -> bool:
         """Whether it has not ended; a zombie has."""
+        try:
+            fd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return False
+        try:
+            return self.has_pid() and not has_ended(fd)
+        finally:
+            os.close(fd)
+
+    def has_pid(self) -> bool:
+        """Whether its pid is still its own: it lives, or nobody has reaped it yet."""
         fields = _stat(self.pid)
-        return (
-            fields is not None
-            and int(fields[_START_TIME]) == self.start_time
-            and fields[_STATE] not in _DEAD
-        )
+        return fields is not None and int(fields[_START_TIME]) == self.start_time
 
     def kill(self) -> None:
         """Send SIGKILL, if it is still this process."""
@@ -41,10 +49,17 @@ class Process:
             fd = os.pidfd_open(self.pid)
             try:
                 # What the descriptor means cannot change any more, so the check holds.
-                if self.is_alive():
+                if self.has_pid():
                     signal.pidfd_send_signal(fd, signal.SIGKILL)
             finally:
                 os.close(fd)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether a process has ended with all its threads: the state of the first one says less."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def identify(pid: int) -> Process | None:
@@ -53,6 +68,12 @@ def identify(pid: int) -> Process | None:
     if fields is None or fields[_STATE] in _DEAD:
         return None
     return Process(pid, int(fields[_START_TIME]))
+
+
+def known(pid: int) -> Process:
+    """Return the process with a pid, which may be a zombie or gone: a watch will notice."""
+    fields = _stat(pid)
+    return Process(pid, 0 if fields is None else int(fields[_START_TIME]))
 
 
 def argv_of(pid: int) -> list[str]:
@@ -70,23 +91,43 @@ def scan(matches: Callable[[Sequence[str]], bool]) -> list[Process]:
     return [process for process in found if process is not None]
 
 
-def reap_zombies(names: frozenset[str]) -> None:
-    """Reap ended children that were detached (lead a session of their own) and have such a name.
+def children() -> list[int]:
+    """Return the pids of all children of this process, ended ones included."""
+    pids: list[int] = []
+    for path in (_PROC / "self/task").glob("*/children"):
+        # A thread may end meanwhile; its children are another's then.
+        with contextlib.suppress(OSError):
+            pids += map(int, path.read_text().split())
+    return pids
 
-    A subreaper inherits also those that it never knew by pid: the remains of a failed start.
+
+@dataclass(frozen=True, slots=True)
+class Kin:
+    """What tells a detached child from one that this process started for itself.
+
+    Attributes:
+        process: It.
+        name: As the kernel says it.
+        is_ended: It waits to be reaped.
+        is_detached: It is in a session of its own.
     """
-    own = os.getpid()
-    for pid in _pids():
-        fields = _stat(pid)
-        if (
-            fields is not None
-            and fields[_STATE] == "Z"
-            and int(fields[_PPID]) == own
-            and int(fields[_SESSION]) == pid
-            and _name(pid) in names
-        ):
-            with contextlib.suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
+
+    process: Process
+    name: str
+    is_ended: bool
+    is_detached: bool
+
+
+def kin() -> list[Kin]:
+    """Return all children."""
+    own = os.getsid(0)
+    found = []
+    for pid in children():
+        if (fields := _stat(pid)) is not None:
+            process = Process(pid, int(fields[_START_TIME]))
+            is_detached = int(fields[_SESSION]) != own
+            found.append(Kin(process, _name(pid), fields[_STATE] in _DEAD, is_detached))
+    return found
 
 
 def machine_boot_id() -> str:

@@ -1,0 +1,298 @@
+"""A real ateom server with what tests ask of it; the runtime may be the fake one or runsc."""
+
+import asyncio
+import contextlib
+import json
+import os
+import urllib.request
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ateom import cleanup, procs
+from ateom.app import running
+from ateom.config import Config, Limits
+from ateom.lookup import is_sandbox
+from ateom.runsc import Timeouts
+from atepb import ateapi_pb2, atelet_pb2, ateom_pb2, ateom_pb2_grpc
+from aterpc import channels
+
+State = ateapi_pb2.SandboxState
+CALL_S = 60.0
+CAPABILITIES = ["CAP_KILL", "CAP_NET_BIND_SERVICE"]
+
+
+@dataclass(frozen=True)
+class Program:
+    """The counter, as the runtime under test runs it.
+
+    Attributes:
+        rootfs: Its root filesystem.
+        args: Its command line.
+        env: Its environment.
+        cwd: Its working directory.
+        user: Its uid and gid.
+    """
+
+    rootfs: Path
+    args: Sequence[str] = ("counter",)
+    env: Mapping[str, str] = field(default_factory=dict)
+    cwd: str = "/"
+    user: int = 0
+
+
+@dataclass
+class Lab:
+    """One installation with one ateom, which can be stopped and started again.
+
+    Attributes:
+        config: Of the ateom.
+        program: What its actors run.
+        claim: Of the next command; tests that need another one say so.
+    """
+
+    config: Config
+    program: Program
+    claim: int = 1
+    slots: list[str] = field(default_factory=list)
+    _life: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
+
+    async def start(self) -> None:
+        """Begin a life of ateom."""
+        self._life = contextlib.AsyncExitStack()
+        app = await self._life.enter_async_context(running(self.config))
+        channel = channels.open_channel(app.target)
+        self._life.push_async_callback(channel.close)
+        self.stub = ateom_pb2_grpc.AteomStub(channel)
+        listed = await self.list()
+        self.boot_id = listed.ateom_boot_id
+        self.runtime = listed.runtime
+        self.slots = [slot.uid for slot in listed.slots]
+
+    async def stop(self) -> None:
+        """End it; live sandboxes stay."""
+        await self._life.aclose()
+
+    async def restart(self) -> None:
+        """End a life and begin the next."""
+        await self.stop()
+        await self.start()
+
+    def fence(self, actor: str, epoch: int = 1, *, claim: int | None = None) -> atelet_pb2.Fence:
+        return atelet_pb2.Fence(
+            operation_id="operation",
+            actor_uid=actor,
+            epoch=epoch,
+            claim=self.claim if claim is None else claim,
+            ateom_boot_id=self.boot_id,
+        )
+
+    def bundle(
+        self,
+        actor: str,
+        epoch: int = 1,
+        *,
+        args: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Path:
+        """Make a bundle as atelet does: complete, but for the network."""
+        program = self.program
+        folder = self.config.paths.activation(actor, epoch).bundle
+        folder.mkdir(parents=True, exist_ok=True)
+        environment = {**program.env, **(env or {})}
+        capabilities = {
+            kind: CAPABILITIES for kind in ("bounding", "effective", "inheritable", "permitted")
+        }
+        config = {
+            "ociVersion": "1.0.0",
+            "process": {
+                "user": {"uid": program.user, "gid": program.user},
+                "args": list(args or program.args),
+                "env": [f"{key}={value}" for key, value in environment.items()],
+                "cwd": program.cwd,
+                "capabilities": capabilities,
+            },
+            "root": {"path": str(program.rootfs)},
+            "hostname": "actor",
+            "mounts": [
+                {"destination": "/proc", "type": "proc", "source": "proc"},
+                {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs"},
+            ],
+            "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
+        }
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    def output(self, actor: str, epoch: int = 1) -> Path:
+        return self.config.paths.activation(actor, epoch).output_log
+
+    def spec(self, port: int = 80) -> ateom_pb2.WorkloadSpec:
+        get = ateom_pb2.HTTPGetAction(path="/readyz", port=port)
+        return ateom_pb2.WorkloadSpec(
+            containers=[ateom_pb2.Container(name="counter", readyz=ateom_pb2.Readyz(http_get=get))]
+        )
+
+    def run_request(
+        self,
+        actor: str,
+        epoch: int = 1,
+        *,
+        slot: int = 0,
+        claim: int | None = None,
+        args: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        probed: bool = True,
+    ) -> ateom_pb2.RunWorkloadRequest:
+        return ateom_pb2.RunWorkloadRequest(
+            fence=self.fence(actor, epoch, claim=claim),
+            slot_uid=self.slots[slot],
+            bundle_dir=str(self.bundle(actor, epoch, args=args, env=env)),
+            log_path=str(self.output(actor, epoch)),
+            spec=self.spec() if probed else None,
+        )
+
+    async def run(self, actor: str, epoch: int = 1, **options) -> ateom_pb2.RunWorkloadResponse:
+        request = self.run_request(actor, epoch, **options)
+        return await channels.call(self.stub.RunWorkload, request, timeout_s=CALL_S)
+
+    def image(self, actor: str) -> Path:
+        return self.config.state_dir / "images" / actor
+
+    async def checkpoint(
+        self, actor: str, epoch: int = 1, *, slot: int = 0, claim: int | None = None
+    ) -> ateom_pb2.CheckpointWorkloadResponse:
+        request = ateom_pb2.CheckpointWorkloadRequest(
+            fence=self.fence(actor, epoch, claim=claim),
+            slot_uid=self.slots[slot],
+            checkpoint_dir=str(self.image(actor)),
+        )
+        return await channels.call(self.stub.CheckpointWorkload, request, timeout_s=CALL_S)
+
+    async def restore(
+        self,
+        actor: str,
+        epoch: int,
+        *,
+        slot: int = 0,
+        claim: int | None = None,
+        image: Path | None = None,
+        args: Sequence[str] | None = None,
+        env: Mapping[str, str] | None = None,
+        runtime: ateom_pb2.RuntimeInfo | None = None,
+    ) -> ateom_pb2.RestoreWorkloadResponse:
+        request = ateom_pb2.RestoreWorkloadRequest(
+            fence=self.fence(actor, epoch, claim=claim),
+            slot_uid=self.slots[slot],
+            bundle_dir=str(self.bundle(actor, epoch, args=args, env=env)),
+            log_path=str(self.output(actor, epoch)),
+            spec=self.spec(),
+            restore_dir=str(image or self.image(actor)),
+            runtime=runtime or self.runtime,
+        )
+        return await channels.call(self.stub.RestoreWorkload, request, timeout_s=CALL_S)
+
+    async def resume(self, actor: str, epoch: int = 1, *, slot: int = 0) -> None:
+        request = ateom_pb2.ResumeWorkloadRequest(
+            fence=self.fence(actor, epoch), slot_uid=self.slots[slot]
+        )
+        await channels.call(self.stub.ResumeWorkload, request, timeout_s=CALL_S)
+
+    async def delete(
+        self, actor: str, epoch: int = 1, *, slot: int = 0, claim: int | None = None
+    ) -> ateom_pb2.DeleteWorkloadResponse:
+        request = ateom_pb2.DeleteWorkloadRequest(
+            fence=self.fence(actor, epoch, claim=claim), slot_uid=self.slots[slot]
+        )
+        return await channels.call(self.stub.DeleteWorkload, request, timeout_s=CALL_S)
+
+    async def reset(self, *, slot: int = 0, claim: int | None = None) -> None:
+        request = ateom_pb2.ResetSlotRequest(
+            fence=self.fence("nobody", 0, claim=claim), slot_uid=self.slots[slot]
+        )
+        await channels.call(self.stub.ResetSlot, request, timeout_s=CALL_S)
+
+    async def suspend(self, actor: str, epoch: int = 1, *, slot: int = 0) -> None:
+        """Checkpoint and delete, as a suspend does."""
+        await self.checkpoint(actor, epoch, slot=slot)
+        await self.delete(actor, epoch, slot=slot)
+
+    async def list(self) -> ateom_pb2.ListSlotsResponse:
+        request = ateom_pb2.ListSlotsRequest()
+        return await channels.call(self.stub.ListSlots, request, timeout_s=CALL_S)
+
+    async def state(self, slot: int = 0) -> ateom_pb2.Slot:
+        return (await self.list()).slots[slot]
+
+    async def until(self, phase: "State.Phase.ValueType", *, slot: int = 0) -> ateom_pb2.Slot:
+        """Watch until the sandbox of a slot is in a phase."""
+        request = ateom_pb2.WatchSlotsRequest()
+        stream = channels.stream(self.stub.WatchSlots, request, timeout_s=CALL_S)
+        async with contextlib.aclosing(stream) as states:
+            async for listed in states:
+                if listed.slots[slot].sandbox.phase == phase:
+                    return listed.slots[slot]
+        raise AssertionError("the stream ended")
+
+    async def get(self, path: str = "/", *, slot: int = 0) -> dict:
+        """Ask the program in a slot."""
+        address = (await self.state(slot)).address
+        return await asyncio.to_thread(fetch, f"http://{address}{path}")
+
+    def processes(self) -> Sequence[procs.Process]:
+        """All processes of sandboxes of this installation."""
+        root = self.config.paths.runsc_root
+        return procs.scan(lambda argv: is_sandbox(argv, root))
+
+    def process(self, actor: str, epoch: int = 1, name: str = "runsc-sandbox") -> procs.Process:
+        """One process of a sandbox."""
+        found = [
+            process
+            for process in self.processes()
+            if (argv := procs.argv_of(process.pid))[0] == name and argv[-1] == f"{actor}-{epoch}"
+        ]
+        assert len(found) == 1
+        return found[0]
+
+
+def fetch(url: str) -> dict:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        return json.load(answer)
+
+
+@contextlib.asynccontextmanager
+async def lab_of(
+    folder: Path,
+    runsc: Path,
+    program: Program,
+    *,
+    network: str = "none",
+    slots: int = 2,
+    timeouts: Timeouts | None = None,
+    limits: Limits | None = None,
+) -> AsyncIterator[Lab]:
+    """Make an installation; at the end nothing of it is left on the machine."""
+    config = Config(
+        folder,
+        runsc,
+        network,
+        slots=slots,
+        timeouts=timeouts or Timeouts(),
+        limits=limits or Limits(),
+    )
+    folder.mkdir(exist_ok=True)
+    lab = Lab(config, program)
+    try:
+        yield lab
+    finally:
+        await lab.stop()
+        reaped = await cleanup.reap(folder)
+    assert not reaped.problems
+    assert not lab.processes()
+    assert not [name for name in _namespaces() if name in reaped.networks]
+
+
+def _namespaces() -> list[str]:
+    try:
+        return os.listdir("/run/netns")
+    except FileNotFoundError:
+        return []

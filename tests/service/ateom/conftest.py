@@ -1,0 +1,36 @@
+"""An ateom with the fake runtime."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from ateom.config import Limits
+from ateom.runsc import Timeouts
+from tests.kit import fake_runsc
+from tests.kit.ateom_lab import Lab, Program, lab_of
+
+# Long for a fake verb on a busy machine, short for a test that waits for its end.
+TIMEOUTS = Timeouts(quick_s=1.5, slow_s=2.0)
+
+
+@pytest.fixture(scope="session")
+def runsc(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return fake_runsc.install(tmp_path_factory.mktemp("runsc"))
+
+
+@pytest.fixture
+async def stopped_lab(runsc: Path, tmp_path: Path) -> AsyncIterator[Lab]:
+    """An installation whose ateom does not run yet."""
+    rootfs = tmp_path / "rootfs"
+    rootfs.mkdir()
+    limits = Limits(ready_s=3.0, settle_s=3.0)
+    state = tmp_path / "state"
+    async with lab_of(state, runsc, Program(rootfs), timeouts=TIMEOUTS, limits=limits) as it:
+        yield it
+
+
+@pytest.fixture
+async def lab(stopped_lab: Lab) -> Lab:
+    await stopped_lab.start()
+    return stopped_lab
