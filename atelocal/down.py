@@ -12,7 +12,7 @@ from atelocal import clearing, folder, processes
 from atelocal.config import Limits, RefusedError
 from atelocal.folder import SUPERVISOR, Folder, Stopped
 from atelocal.processes import readable
-from atelocal.voice import Voice
+from atelocal.voice import Say, Voice
 from ateom.procs import Process
 
 # After the actors: ending the parts, removing, proving.
@@ -30,33 +30,39 @@ def run(home: Folder, *, now: bool) -> int:
         click.echo(f"nothing runs below {home.root}")
         return 0
     home.make()
-    return asyncio.run(_stop(home, now=now))
+    voice = Voice(home.log(SUPERVISOR), aloud=True)
+    stopped = asyncio.run(take_down(home, Limits(), voice, now=now))
+    for name in stopped.suspended:
+        click.echo(f"{name} is suspended")
+    for line in stopped.failed:
+        click.echo(f"ate: could not suspend {line}", err=True)
+    for line in stopped.left:
+        click.echo(f"ate: {line}", err=True)
+    if not stopped.left:
+        click.echo("stopped: no process, network namespace or mount is left")
+    return 1 if stopped.failed or stopped.left else 0
 
 
-async def _stop(home: Folder, *, now: bool) -> int:
-    limits = Limits()
-    stopped = Stopped()
+async def take_down(home: Folder, limits: Limits, say: Say, *, now: bool) -> Stopped:
+    """Stop what runs, or remove what a dead supervisor left; returns what was done and is left.
+
+    Raises:
+        RefusedError: The supervisor did not stop in time.
+    """
+    before = Stopped()
     if home.is_held():
         await _ask_supervisor(home, limits, now=now)
-        stopped = folder.read_stopped(home)
-        if stopped.left:
-            # It says so itself; what it could not remove is tried once more below.
-            stopped = Stopped(stopped.suspended, stopped.failed)
-    voice = Voice(home.log(SUPERVISOR), aloud=True)
+        before = folder.read_stopped(home)
     with home.locked():
-        done = await clearing.clear(home, limits, voice, now=now)
+        # Also what the supervisor could not remove is tried once more.
+        done = await clearing.clear(home, limits, say, now=now)
         left = await clearing.left(home)
         home.record_file.unlink(missing_ok=True)
-    failed = [*stopped.failed, *(f"{name}: {why}" for name, why in done.failed.items())]
-    for name in (*stopped.suspended, *sorted(done.suspended)):
-        click.echo(f"{name} is suspended")
-    for line in failed:
-        click.echo(f"ate: could not suspend {line}", err=True)
-    for line in left:
-        click.echo(f"ate: {line}", err=True)
-    if not left:
-        click.echo("stopped: no process, network namespace or mount is left")
-    return 1 if failed or left else 0
+    return Stopped(
+        suspended=(*before.suspended, *sorted(done.suspended)),
+        failed=(*before.failed, *(f"{name}: {why}" for name, why in done.failed.items())),
+        left=tuple(left),
+    )
 
 
 async def _ask_supervisor(home: Folder, limits: Limits, *, now: bool) -> None:
