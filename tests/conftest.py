@@ -1,5 +1,6 @@
 """What holds for every test: it leaves no process behind, and no time of day decides it."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,9 @@ from hypothesis import settings
 # A busy machine is no reason to fail; and what a run found out must not change the next one.
 settings.register_profile("ate", deadline=None, database=None)
 settings.load_profile("ate")
+
+# Else pytest-asyncio makes a loop for the sync fixture below, which nobody closes.
+asyncio.set_event_loop(None)
 
 
 @pytest.fixture(autouse=True)
