@@ -20,15 +20,14 @@ from ateerrors.errors import AteError
 from atelocal import down, preflight
 from atelocal.config import Config, Limits, RefusedError
 from atelocal.folder import Folder
-from atelocal.parts import environment
+from atelocal.life import StartError
 from atelocal.story import Story, StoryError
-from atelocal.up import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, supervisor_argv
+from atelocal.up import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, launch
 from aterpc import channels
 
 EXAMPLE: Final = Path(__file__).resolve().parent.parent / "examples" / "counter"
 WORKERS: Final = 3
 _BUILD_S: Final = 120
-_UP_S: Final = 120
 
 
 def main() -> int:
@@ -48,6 +47,8 @@ def main() -> int:
         return _failed(str(exc), EXIT_REFUSED)
     except StoryError as exc:
         return _failed(f"the story is not true: {exc}", EXIT_FAILED)
+    except StartError as exc:
+        return _failed(str(exc), EXIT_FAILED)
     except AteError as exc:
         return _failed(f"{exc.message} ({exc.reason})", EXIT_FAILED)
     except KeyboardInterrupt:
@@ -105,22 +106,12 @@ def _suite(config: Config, runtime: Path, home: Folder) -> Iterator[None]:
     """Run the suite as a person would, and take it down however the story ends.
 
     Raises:
-        RefusedError: It did not come up.
+        RefusedError: It refused to start.
+        StartError: It did not come up.
         StoryError: Something of it is still there at the end.
     """
     try:
-        up = subprocess.run(
-            supervisor_argv(config, runtime, "--detach"),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            timeout=_UP_S,
-            env=environment(os.environ),
-            check=False,
-        )
-        if up.returncode != 0:
-            why = up.stderr.strip().removeprefix("ate: ")
-            raise RefusedError(why or "`ate up` failed and did not say why")
+        launch(config, runtime)
         yield
     finally:
         with _uninterrupted():

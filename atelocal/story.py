@@ -186,9 +186,7 @@ class Story:
         check(seen == (count, count, list(notes)), f"request {count} is answered wrongly", answer)
         check(answer["boot"] == self._boot, "it is another process", answer)
         told = ", ".join(answer["notes"])
-        say(
-            f"  request {count}: count {count} in memory, {count} lines in its file, notes: {told}"
-        )
+        say(f"  request {count}: count {count} in memory, file {count} lines long, notes: {told}")
 
     def _has_sandbox(self, uid: str = "") -> bool:
         """Whether a process of a sandbox lives: of an actor, or of any."""

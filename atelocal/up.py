@@ -65,7 +65,8 @@ def supervise(config: Config, runtime: Path, *, report: Report, aloud: bool) -> 
 
 def _failed(voice: Voice, report: Report, text: str, code: int) -> int:
     voice(text)
-    report(text, code)
+    with contextlib.suppress(BrokenPipeError):
+        report(text, code)
     return code
 
 
@@ -75,12 +76,20 @@ async def _supervise(config: Config, runtime: Path, report: Report, voice: Voice
         async with living(config, runtime, wishes, voice) as life:
             if not wishes.stop.is_set():
                 voice(f"up: {config.workers} workers are free")
-                report("", 0)
-                if voice.aloud:
-                    click.echo(where_it_is(config))
+                _tell(config, report, voice, wishes)
             await wishes.stop.wait()
             voice("stopping: running actors are suspended first")
     return EXIT_FAILED if life.stopped.failed or life.stopped.left else 0
+
+
+def _tell(config: Config, report: Report, voice: Voice, wishes: Wishes) -> None:
+    try:
+        report("", 0)
+        if voice.aloud:
+            click.echo(where_it_is(config))
+    except BrokenPipeError:
+        voice("nobody waits for it any more")
+        wishes.stop.set()
 
 
 @contextlib.contextmanager
@@ -143,6 +152,26 @@ def _carry_folder(config: Config, runtime: Path) -> None:
 
 def _detached(config: Config, runtime: Path) -> int:
     """Start a supervisor of its own session; returns when it is up or has failed."""
+    # Whoever ends this process does not want what it has just started.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        launch(config, runtime)
+    except StartError as exc:
+        click.echo(f"ate: {exc}", err=True)
+        return EXIT_FAILED
+    click.echo(where_it_is(config))
+    return 0
+
+
+def launch(config: Config, runtime: Path) -> None:
+    """Start a supervisor of its own session; returns when everything is up.
+
+    Raises:
+        RefusedError: It refused to start.
+        StartError: It did not come up; everything was taken down again.
+        KeyboardInterrupt: So was it here.
+    """
     read_fd, write_fd = os.pipe()
     log_path = Folder(config.state_dir).log(SUPERVISOR)
     with os.fdopen(read_fd) as reports, log_path.open("ab") as log:
@@ -162,24 +191,25 @@ def _detached(config: Config, runtime: Path) -> int:
         except KeyboardInterrupt:
             child.terminate()
             child.wait()
-            return EXIT_INTERRUPTED
-    if not line:
-        click.echo(f"ate: the supervisor ended without a word: see {log_path}", err=True)
-        return EXIT_FAILED
-    said = json.loads(line)
-    if said["error"]:
-        child.wait()
-        click.echo(f"ate: {said['error']}", err=True)
-        return int(said["code"])
-    click.echo(where_it_is(config))
-    return 0
+            raise
+    said = json.loads(line or "{}")
+    if said.get("error") == "":
+        return
+    child.wait()
+    if not said:
+        msg = f"the supervisor ended without a word: see {log_path}"
+        raise StartError(msg)
+    raise (RefusedError if said["code"] == EXIT_REFUSED else StartError)(said["error"])
 
 
 def reporting(fd: int) -> Report:
-    """Return a report that goes, once, to whoever waits at the other end of a pipe."""
+    """Return a report that goes, once, to whoever waits at the other end of a pipe.
+
+    It raises BrokenPipeError when nobody does any more.
+    """
 
     def report(text: str, code: int) -> None:
-        with os.fdopen(fd, "w") as pipe, contextlib.suppress(BrokenPipeError):
+        with os.fdopen(fd, "w") as pipe:
             json.dump({"error": text, "code": code}, pipe)
             pipe.write("\n")
 
