@@ -106,15 +106,21 @@ def reap(process: Process) -> int | None:
     return _code_of(status) if pid else None
 
 
-async def reap_orphans(names: frozenset[str]) -> None:
+async def reap_orphans(names: frozenset[str], *, is_thorough: bool = True) -> None:
     """Reap the ended among detached children of such names, also those that nobody knows by pid.
 
     A subreaper inherits whatever a failed start and an ended sandbox leave behind: a gofer, the
     stubs of a platform. How they ended is kept for a watch that has yet to look at one of them.
+
+    Args:
+        names: As the kernel calls them.
+        is_thorough: Miss none; what is missed else is found another time.
     """
-    orphans = [kin for kin in procs.kin() if kin.is_detached and kin.name in names]
+    orphans = [
+        kin for kin in procs.kin(is_thorough=is_thorough) if kin.is_detached and kin.name in names
+    ]
     # Only stubs have no arguments; they end with their sandbox, or a moment later.
-    stubs = [kin.process for kin in orphans if not any(procs.argv_of(kin.process.pid))]
+    stubs = [orphan.process for orphan in orphans if not any(procs.argv_of(orphan.process.pid))]
     await all_gone(stubs, _STUB_S)
     for orphan in orphans:
         _reap_and_keep(orphan.process)

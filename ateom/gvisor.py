@@ -155,7 +155,7 @@ class RunscRuntime:
                 log.warning("delete_failed", extra={"sandbox": sandbox_id, "error": exc.message})
             else:
                 gone = await all_gone(known, _DELETED_S)
-                await _reap(known)
+                await _reap(known, is_thorough=processes is None)
                 if gone and not self._files(sandbox_id):
                     return
         await self._destroy(sandbox_id, known)
@@ -164,7 +164,7 @@ class RunscRuntime:
         """Do without runsc: it hangs on a wedged sandbox and refuses a damaged state file."""
         targets = {*known, *self._scan(sandbox_id)}
         gone = await end_all(list(targets))
-        await _reap(targets)
+        await _reap(targets, is_thorough=True)
         if not gone or self._scan(sandbox_id):
             msg = f"sandbox {sandbox_id} has processes that do not end"
             raise SandboxRuntimeError(Failure.REFUSED, msg)
@@ -300,11 +300,11 @@ def _sizes_in(folder: Path) -> dict[str, int]:
     return {entry.name: entry.stat().st_size for entry in folder.iterdir()}
 
 
-async def _reap(processes: Iterable[Process]) -> None:
+async def _reap(processes: Iterable[Process], *, is_thorough: bool) -> None:
     """Reap those of the processes that are our children, and their like that nobody knows."""
     for process in processes:
         reap(process)
-    await reap_orphans(KERNEL_NAMES)
+    await reap_orphans(KERNEL_NAMES, is_thorough=is_thorough)
 
 
 def _digest(path: Path) -> str:

@@ -11,7 +11,7 @@ from typing import Final
 
 _PROC: Final = Path("/proc")
 # Fields of /proc/PID/stat after the name, which may itself hold spaces and brackets (proc(5)).
-_STATE, _SESSION, _START_TIME = 0, 3, 19
+_STATE, _PPID, _SESSION, _START_TIME = 0, 1, 3, 19
 _DEAD: Final = frozenset("ZXx")
 
 
@@ -91,16 +91,6 @@ def scan(matches: Callable[[Sequence[str]], bool]) -> list[Process]:
     return [process for process in found if process is not None]
 
 
-def children() -> list[int]:
-    """Return the pids of all children of this process, ended ones included."""
-    pids: list[int] = []
-    for path in (_PROC / "self/task").glob("*/children"):
-        # A thread may end meanwhile; its children are another's then.
-        with contextlib.suppress(OSError):
-            pids += map(int, path.read_text().split())
-    return pids
-
-
 @dataclass(frozen=True, slots=True)
 class Kin:
     """What tells a detached child from one that this process started for itself.
@@ -108,26 +98,38 @@ class Kin:
     Attributes:
         process: It.
         name: As the kernel says it.
-        is_ended: It waits to be reaped.
         is_detached: It is in a session of its own.
     """
 
     process: Process
     name: str
-    is_ended: bool
     is_detached: bool
 
 
-def kin() -> list[Kin]:
-    """Return all children."""
-    own = os.getsid(0)
-    found = []
-    for pid in children():
-        if (fields := _stat(pid)) is not None:
+def kin(*, is_thorough: bool) -> list[Kin]:
+    """Return the children of this process.
+
+    Args:
+        is_thorough: Look at every process of the machine (some ms). Else the kernel's own list is
+            read, which may lack one when another ends at the same moment (proc(5)).
+    """
+    own, session, found = os.getpid(), os.getsid(0), []
+    for pid in _pids() if is_thorough else _children():
+        fields = _stat(pid)
+        if fields is not None and int(fields[_PPID]) == own:
             process = Process(pid, int(fields[_START_TIME]))
-            is_detached = int(fields[_SESSION]) != own
-            found.append(Kin(process, _name(pid), fields[_STATE] in _DEAD, is_detached))
+            is_detached = int(fields[_SESSION]) != session
+            found.append(Kin(process, _name(pid), is_detached))
     return found
+
+
+def _children() -> list[int]:
+    pids: list[int] = []
+    for path in (_PROC / "self/task").glob("*/children"):
+        # A thread may end meanwhile; its children are another's then.
+        with contextlib.suppress(OSError):
+            pids += map(int, path.read_text().split())
+    return pids
 
 
 def machine_boot_id() -> str:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # How long the end of a sandbox may come after the error of the command that it died under.
 _DEATH_S: Final = 1.0
+_DEADLY: Final = frozenset({Failure.DIED, Failure.MISSING})
 
 
 def named(actor_uid: str, epoch: int) -> str:
@@ -109,8 +110,10 @@ class Sandboxes:
             self.hold(slot, replace(held, phase=phase))
 
     async def _has_died(self, slot: Slot, exc: SandboxRuntimeError) -> bool:
-        if slot.watch is not None and exc.failure in (Failure.DIED, Failure.MISSING):
-            await asyncio.wait((slot.watch.exited,), timeout=_DEATH_S)
+        """Whether the sandbox has ended; waits for news of it when that is likely."""
+        watch = slot.watch
+        if watch is not None and (exc.failure in _DEADLY or not watch.process.is_alive()):
+            await asyncio.wait((watch.exited,), timeout=_DEATH_S)
         return not held_by(slot).is_live
 
     async def resume(self, slot: Slot, actor_uid: str, epoch: int, phases: Phases) -> None:

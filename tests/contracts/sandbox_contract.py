@@ -5,6 +5,7 @@ what passes on both is what the fake is honest about.
 """
 
 import asyncio
+from collections.abc import Awaitable
 
 import pytest
 
@@ -14,7 +15,7 @@ from ateerrors.report import Sandbox
 from tests.kit.ateom_lab import Lab, State
 
 
-async def refused(awaitable) -> AteError:
+async def refused(awaitable: Awaitable[object]) -> AteError:
     """The error that a call ends with."""
     with pytest.raises(AteError) as caught:
         await awaitable

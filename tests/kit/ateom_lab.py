@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import json
-import os
 import urllib.request
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ateom import cleanup, procs
 from ateom.app import running
@@ -100,9 +100,8 @@ class Lab:
         folder = self.config.paths.activation(actor, epoch).bundle
         folder.mkdir(parents=True, exist_ok=True)
         environment = {**program.env, **(env or {})}
-        capabilities = {
-            kind: CAPABILITIES for kind in ("bounding", "effective", "inheritable", "permitted")
-        }
+        kinds = ("bounding", "effective", "inheritable", "permitted")
+        capabilities = dict.fromkeys(kinds, CAPABILITIES)
         config = {
             "ociVersion": "1.0.0",
             "process": {
@@ -151,7 +150,9 @@ class Lab:
             spec=self.spec() if probed else None,
         )
 
-    async def run(self, actor: str, epoch: int = 1, **options) -> ateom_pb2.RunWorkloadResponse:
+    async def run(
+        self, actor: str, epoch: int = 1, **options: Any
+    ) -> ateom_pb2.RunWorkloadResponse:
         request = self.run_request(actor, epoch, **options)
         return await channels.call(self.stub.RunWorkload, request, timeout_s=CALL_S)
 
@@ -226,14 +227,12 @@ class Lab:
     async def until(self, phase: "State.Phase.ValueType", *, slot: int = 0) -> ateom_pb2.Slot:
         """Watch until the sandbox of a slot is in a phase."""
         request = ateom_pb2.WatchSlotsRequest()
-        stream = channels.stream(self.stub.WatchSlots, request, timeout_s=CALL_S)
-        async with contextlib.aclosing(stream) as states:
-            async for listed in states:
-                if listed.slots[slot].sandbox.phase == phase:
-                    return listed.slots[slot]
+        async for listed in channels.stream(self.stub.WatchSlots, request, timeout_s=CALL_S):
+            if listed.slots[slot].sandbox.phase == phase:
+                return listed.slots[slot]
         raise AssertionError("the stream ended")
 
-    async def get(self, path: str = "/", *, slot: int = 0) -> dict:
+    async def get(self, path: str = "/", *, slot: int = 0) -> dict[str, Any]:
         """Ask the program in a slot."""
         address = (await self.state(slot)).address
         return await asyncio.to_thread(fetch, f"http://{address}{path}")
@@ -254,9 +253,10 @@ class Lab:
         return found[0]
 
 
-def fetch(url: str) -> dict:
+def fetch(url: str) -> dict[str, Any]:
     with urllib.request.urlopen(url, timeout=10) as answer:
-        return json.load(answer)
+        body: dict[str, Any] = json.load(answer)
+        return body
 
 
 @contextlib.asynccontextmanager
@@ -279,7 +279,6 @@ async def lab_of(
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
     )
-    folder.mkdir(exist_ok=True)
     lab = Lab(config, program)
     try:
         yield lab
@@ -292,7 +291,4 @@ async def lab_of(
 
 
 def _namespaces() -> list[str]:
-    try:
-        return os.listdir("/run/netns")
-    except FileNotFoundError:
-        return []
+    return [path.name for path in Path("/run/netns").glob("*")]

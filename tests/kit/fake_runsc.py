@@ -18,6 +18,11 @@ Verbs of the self-test (`selftest-*`) meet only faults that say `"selftest": tru
 `"always": true` is never used up.
 """
 
+# It starts anew for every verb, so it imports little: no pathlib, no typing, no contextlib.
+# ruff: noqa: PTH103, PTH105, PTH108, PTH110, PTH118, PTH120, PTH123, PTH208, SIM105, SIM115, T201, BLE001
+
+from __future__ import annotations
+
 import fcntl
 import json
 import os
@@ -26,13 +31,21 @@ import signal
 import socket
 import sys
 
+MYPY = False
+if MYPY:
+    from pathlib import Path
+    from typing import Any, NoReturn
+
+    Json = dict[str, Any]
+    Words = dict[str, str]
+
 VERSION = "fake-1.0"
 FEATURES = "fpu,sse2"
 MARK = "_sandbox:"
 FILES = ("checkpoint.img", "pages.img", "pages_meta.img")
 
 
-def install(folder, name="runsc"):
+def install(folder: Path, name: str = "runsc") -> Path:
     """Make the executable in a folder; return its path."""
     import pathlib
 
@@ -44,30 +57,29 @@ def install(folder, name="runsc"):
     return path
 
 
-def set_faults(root, faults):
+def set_faults(root: Path, faults: dict[str, list[Json]]) -> None:
     """Replace the faults of the sandboxes below a state root."""
-    with open(faults_file(root), "w") as file:
-        json.dump(faults, file)
+    os.makedirs(os.path.dirname(faults_file(root)), exist_ok=True)
+    write_json(faults_file(root), faults)
 
 
-def faults_left(root):
+def faults_left(root: Path) -> Json:
     """Return the faults that were not used up."""
     try:
-        with open(faults_file(root)) as file:
-            return json.load(file)
+        return read_json(faults_file(root))
     except FileNotFoundError:
         return {}
 
 
-def faults_file(root):
+def faults_file(root: Path | str) -> str:
     """Return the path of the faults: beside the root, which others remove."""
     return f"{str(root).rstrip('/')}.faults.json"
 
 
-class Fail(Exception):
+class FailError(Exception):
     """A command fails with a text and a return code."""
 
-    def __init__(self, text, rc=128):
+    def __init__(self, text: str, rc: int = 128) -> None:
         super().__init__(text)
         self.text, self.rc = text, rc
 
@@ -75,7 +87,7 @@ class Fail(Exception):
 class Files:
     """The files of one sandbox in the state root."""
 
-    def __init__(self, root, sandbox_id):
+    def __init__(self, root: str, sandbox_id: str) -> None:
         self.root, self.id = root, sandbox_id
         self.state, self.memory, self.http, self.ack, self.lock = (
             f"{root}/{sandbox_id}{MARK}{sandbox_id}.{kind}"
@@ -83,22 +95,23 @@ class Files:
         )
         self.control = f"{root}/runsc-{sandbox_id}.sock"
 
-    def load(self):
+    def load(self) -> Json:
         try:
-            with open(self.state) as file:
-                state = json.load(file)
+            state = read_json(self.state)
         except FileNotFoundError:
-            raise Fail("FetchSpec failed: loading container: file does not exist") from None
+            raise FailError("FetchSpec failed: loading container: file does not exist") from None
         except ValueError as exc:
-            raise Fail(f"FetchSpec failed: loading container: unmarshal failed: {exc}") from None
+            raise FailError(
+                f"FetchSpec failed: loading container: unmarshal failed: {exc}"
+            ) from None
         if not alive(state["sandbox"]["pid"]) or not alive(state["goferPid"]):
             state["status"] = "stopped"
         return state
 
-    def save(self, **state):
+    def save(self, **state: Any) -> None:
         write_json(self.state, state)
 
-    def remove(self):
+    def remove(self) -> None:
         for path in (self.state, self.memory, self.http, self.ack, self.lock, self.control):
             try:
                 os.unlink(path)
@@ -106,16 +119,19 @@ class Files:
                 pass
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
     """Run one command; return its code."""
-    flags, rest = {}, list(argv)
+    flags: Words = {}
+    rest = list(argv)
     while rest and rest[0].startswith("-"):
         name, _, value = rest.pop(0).lstrip("-").partition("=")
         flags[name] = value
     if "version" in flags:
         print(f"runsc version {VERSION}\nspec: 1.2.1")
         return 0
-    verb, options, ids = rest[0], {}, []
+    verb = rest[0]
+    options: Words = {}
+    ids: list[str] = []
     if verb == "cpu-features":
         print(FEATURES)
         return 0
@@ -134,13 +150,13 @@ def main(argv):
         VERBS[verb](flags, options, root, ids)
         if fault.get("late"):
             strike(fault, root, ids)
-    except Fail as exc:
+    except FailError as exc:
         report(flags, exc.text)
         return exc.rc
     return 0
 
 
-def report(flags, text):
+def report(flags: Words, text: str) -> None:
     """Say an error as runsc does: text on standard error, JSON in the log."""
     print(text, file=sys.stderr, flush=True)
     line = json.dumps({"msg": text, "level": "error", "time": "2026-01-01T00:00:00Z"}) + "\n"
@@ -151,7 +167,7 @@ def report(flags, text):
             file.write(line)
 
 
-def next_fault(root, verb, ids):
+def next_fault(root: str, verb: str, ids: list[str]) -> Json:
     """Take the next fault of a verb."""
     path = faults_file(root)
     is_test = any(sandbox_id.startswith("selftest-") for sandbox_id in ids)
@@ -161,7 +177,7 @@ def next_fault(root, verb, ids):
         return {}
     with file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        faults = json.load(file)
+        faults: dict[str, list[Json]] = json.load(file)
         queue = faults.get(verb, [])
         if not queue or is_test != bool(queue[0].get("selftest")):
             return {}
@@ -172,10 +188,11 @@ def next_fault(root, verb, ids):
     return fault
 
 
-def strike(fault, root, ids):
+def strike(fault: Json, root: str, ids: list[str]) -> None:
     """Do what a fault says."""
     if "partial" in fault:
-        image = [arg.partition("=")[2] for arg in sys.argv if arg.startswith("-image-path=")][0]
+        paths = (arg.partition("=")[2] for arg in sys.argv if arg.startswith("-image-path="))
+        image = next(paths)
         os.makedirs(image, exist_ok=True)
         with open(f"{image}/checkpoint.img", "w") as file:
             file.write("half")
@@ -185,30 +202,30 @@ def strike(fault, root, ids):
         os.kill(os.getpid(), signal.SIGKILL)
     if fault.get("kill") == "sandbox":
         kill(Files(root, ids[0]).load()["sandbox"]["pid"])
-        raise Fail(f'urpc method "containerManager.{sys.argv[-1][:8]}" failed: EOF')
+        raise FailError(f'urpc method "containerManager.{sys.argv[-1][:8]}" failed: EOF')
     if "rc" in fault:
-        raise Fail(fault.get("error", ""), fault["rc"])
+        raise FailError(fault.get("error", ""), fault["rc"])
 
 
-def do_run(flags, options, root, ids):
+def do_run(flags: Words, options: Words, root: str, ids: list[str]) -> None:
     spawn(flags, options, root, ids[0], memory=new_memory(), status="running")
 
 
-def do_create(flags, options, root, ids):
+def do_create(flags: Words, options: Words, root: str, ids: list[str]) -> None:
     spawn(flags, options, root, ids[0], memory=None, status="created")
 
 
-def do_restore(flags, options, root, ids):
+def do_restore(flags: Words, options: Words, root: str, ids: list[str]) -> None:
     files = Files(root, ids[0])
     is_created = os.path.exists(files.state)
     if not is_created:
         spawn(flags, options, root, ids[0], memory=None, status="created")
     state = files.load()
     if state["status"] != "created":
-        raise Fail(f'cannot restore container "{ids[0]}" in state {state["status"]}')
+        raise FailError(f'cannot restore container "{ids[0]}" in state {state["status"]}')
     try:
         memory = load_image(options["image-path"], state)
-    except Fail:
+    except FailError:
         if not is_created:
             end(state)
             files.remove()
@@ -222,48 +239,50 @@ def do_restore(flags, options, root, ids):
     files.save(**{**state, "status": "running"})
 
 
-def do_pause(flags, options, root, ids):
+def do_pause(flags: Words, options: Words, root: str, ids: list[str]) -> None:
     switch(root, ids[0], "pause", "running", "paused", signal.SIGSTOP)
 
 
-def do_resume(flags, options, root, ids):
+def do_resume(flags: Words, options: Words, root: str, ids: list[str]) -> None:
     switch(root, ids[0], "resume", "paused", "running", signal.SIGCONT)
 
 
-def switch(root, sandbox_id, verb, before, after, number):
+def switch(
+    root: str, sandbox_id: str, verb: str, before: str, after: str, number: signal.Signals
+) -> None:
     files = Files(root, sandbox_id)
     state = files.load()
     if state["status"] != before:
-        raise Fail(
+        raise FailError(
             f'{verb} failed: cannot {verb} container "{sandbox_id}" in state {state["status"]}'
         )
     os.kill(state["sandbox"]["pid"], number)
     files.save(**{**state, "status": after})
 
 
-def do_checkpoint(flags, options, root, ids):
+def do_checkpoint(flags: Words, options: Words, root: str, ids: list[str]) -> None:
     files = Files(root, ids[0])
     state = files.load()
     if state["status"] not in ("running", "paused"):
-        raise Fail(f'cannot checkpoint container "{ids[0]}" in state {state["status"]}')
+        raise FailError(f'cannot checkpoint container "{ids[0]}" in state {state["status"]}')
     if "leave-running" not in options:
-        raise Fail("this fake only checkpoints with -leave-running")
+        raise FailError("this fake only checkpoints with -leave-running")
     image = options["image-path"]
     os.makedirs(image, exist_ok=True)
     if set(FILES) & set(os.listdir(image)):
-        raise Fail("checkpoint failed: file exists")
+        raise FailError("checkpoint failed: file exists")
     memory = read_json(files.memory)
     write_json(f"{image}/checkpoint.img", {"version": VERSION, "args": state["args"]})
     write_json(f"{image}/pages_meta.img", {"pages": 1})
     write_json(f"{image}/pages.img", memory)
 
 
-def do_state(flags, options, root, ids):
+def do_state(flags: Words, options: Words, root: str, ids: list[str]) -> None:
     state = Files(root, ids[0]).load()
     print(json.dumps({"id": ids[0], "status": state["status"], "pid": state["sandbox"]["pid"]}))
 
 
-def do_delete(flags, options, root, ids):
+def do_delete(flags: Words, options: Words, root: str, ids: list[str]) -> None:
     for sandbox_id in ids:
         files = Files(root, sandbox_id)
         if os.path.exists(files.state):
@@ -283,18 +302,18 @@ VERBS = {
 }
 
 
-def load_image(image, state):
+def load_image(image: str, state: Json) -> Json:
     """Return the memory in an image, refusing what runsc refuses in its words."""
     at = f'starting container: restoring container "{state["id"]}": '
     try:
         kernel = read_json(f"{image}/checkpoint.img")
         if kernel["version"] != VERSION:
-            raise Fail(
+            raise FailError(
                 f"{at}runsc version does not match across checkpoint restore, checkpoint:"
                 f" {kernel['version']} current: {VERSION}"
             )
         if kernel["args"] != state["args"]:
-            raise Fail(
+            raise FailError(
                 f"{at}failed to handle restore spec validation: failed to validate restore spec:"
                 f' failed to validate spec for container "__no_name_0": "Args" does not match'
                 f" across checkpoint restore"
@@ -302,29 +321,33 @@ def load_image(image, state):
         memory = read_json(f"{image}/pages.img")
         read_json(f"{image}/pages_meta.img")
     except FileNotFoundError as exc:
-        raise Fail(f"{at}opening file {exc.filename}: no such file or directory") from None
+        raise FailError(f"{at}opening file {exc.filename}: no such file or directory") from None
     except (ValueError, KeyError, TypeError) as exc:
-        raise Fail(f"{at}failed to load kernel: {exc}") from None
+        raise FailError(f"{at}failed to load kernel: {exc}") from None
     return memory
 
 
-def spawn(flags, options, root, sandbox_id, memory, status):
+def spawn(
+    flags: Words, options: Words, root: str, sandbox_id: str, memory: Json | None, status: str
+) -> None:
     """Start the two processes of a sandbox; return when it stands."""
     files = Files(root, sandbox_id)
     bundle = options["bundle"]
     try:
         config = read_json(f"{bundle}/config.json")
     except FileNotFoundError as exc:
-        raise Fail(f"FetchSpec failed: reading spec: open {exc.filename}: no such file") from None
+        raise FailError(
+            f"FetchSpec failed: reading spec: open {exc.filename}: no such file"
+        ) from None
     if os.path.exists(files.state):
-        raise Fail(
+        raise FailError(
             "running container: creating container: cannot lock container metadata file:"
             " container already exists"
         )
     program = config["process"]["args"][0]
     rootfs = os.path.join(bundle, config["root"]["path"])
     if program.startswith("/") and not os.path.lexists(rootfs + program):
-        raise Fail(
+        raise FailError(
             "running container: starting container: starting root container: starting sandbox:"
             f" creating process: failed to load {program}: no such file or directory"
         )
@@ -343,8 +366,9 @@ def spawn(flags, options, root, sandbox_id, memory, status):
     gofer_pid = os.fork()
     if gofer_pid == 0:
         os.close(ready_read)
-        os.close(ready_write)
         detach(flags, "runsc-gofer", "gofer", sandbox_id)
+        os.write(ready_write, b"+")
+        os.close(ready_write)
         os.read(life_read, 1)
         os._exit(0)
     os.close(ready_write)
@@ -357,13 +381,15 @@ def spawn(flags, options, root, sandbox_id, memory, status):
         goferPid=gofer_pid,
         sandbox={"pid": main_pid},
     )
-    if os.read(ready_read, 1) != b"+":
+    if not (os.read(ready_read, 1) and os.read(ready_read, 1)):
         end(files.load())
         files.remove()
-        raise Fail("creating container: cannot create sandbox: waiting for sandbox to start: EOF")
+        raise FailError(
+            "creating container: cannot create sandbox: waiting for sandbox to start: EOF"
+        )
 
 
-def detach(flags, name, verb, sandbox_id):
+def detach(flags: Words, name: str, verb: str, sandbox_id: str) -> None:
     """Become a process that looks like one of runsc's."""
     os.setsid()
     with open("/proc/self/comm", "w") as comm:
@@ -378,7 +404,7 @@ def detach(flags, name, verb, sandbox_id):
         mem.write(text.ljust(end_ - start, b"\0")[: end_ - start])
 
 
-def run_sandbox(files, config, memory, ready):
+def run_sandbox(files: Files, config: Json, memory: Json | None, ready: int) -> NoReturn:
     """Be the sandbox: never returns."""
     code = 70
     try:
@@ -397,14 +423,13 @@ def run_sandbox(files, config, memory, ready):
         os._exit(code)
 
 
-def serve(files, config, memory, ready):
+def serve(files: Files, config: Json, memory: Json, ready: int) -> int:
     """Run the counter until it is told to exit; return its code."""
     env = dict(entry.partition("=")[::2] for entry in config["process"].get("env", []))
     write_json(files.memory, memory)
     is_waiting = config["process"]["args"][0] == "/wait"
-    server = None
-    if not is_waiting and "COUNTER_EXIT" not in env:
-        server = listen(files, config, env)
+    early = env.get("COUNTER_EXIT")
+    server = None if is_waiting or early else listen(files, config, env)
     if ready >= 0:
         os.write(ready, b"+")
     else:
@@ -412,18 +437,18 @@ def serve(files, config, memory, ready):
             ack.write("+")
     if is_waiting:
         signal.pause()
-    if early := env.get("COUNTER_EXIT"):
+    if server is None:
         print(f"counter: told to exit with {early}", file=sys.stderr, flush=True)
-        return int(early)
+        return int(early or 70)
     while "exit" not in memory:
         peer, _ = server.accept()
         with peer:
             answer(peer, memory)
             write_json(files.memory, memory)
-    return memory["exit"]
+    return int(memory["exit"])
 
 
-def listen(files, config, env):
+def listen(files: Files, config: Json, env: Words) -> socket.socket:
     """Listen on the slot's address and announce it."""
     address = config.get("annotations", {}).get("dev.ate.slot-address", "127.0.0.1")
     server = socket.socket()
@@ -435,7 +460,7 @@ def listen(files, config, env):
     return server
 
 
-def answer(peer, memory):
+def answer(peer: socket.socket, memory: Json) -> None:
     """Answer one request as examples/counter does."""
     peer.settimeout(5)
     try:
@@ -467,16 +492,16 @@ def answer(peer, memory):
         pass
 
 
-def new_memory():
+def new_memory() -> Json:
     return {"count": 0, "file": 0, "notes": [], "boot": os.urandom(8).hex()}
 
 
-def end(state):
+def end(state: Json) -> None:
     for pid in (state["sandbox"]["pid"], state["goferPid"]):
         kill(pid)
 
 
-def kill(pid):
+def kill(pid: int) -> None:
     """Kill a process and wait until it has ended."""
     try:
         fd = os.pidfd_open(pid)
@@ -490,7 +515,7 @@ def kill(pid):
     os.close(fd)
 
 
-def alive(pid):
+def alive(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as file:
             return file.read().rpartition(")")[2].split()[0] not in "ZX"
@@ -498,12 +523,13 @@ def alive(pid):
         return False
 
 
-def read_json(path):
+def read_json(path: str) -> Json:
     with open(path) as file:
-        return json.load(file)
+        value: Json = json.load(file)
+        return value
 
 
-def write_json(path, value):
+def write_json(path: str, value: Json) -> None:
     temporary = f"{path}.tmp"
     with open(temporary, "w") as file:
         json.dump(value, file)
