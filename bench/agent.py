@@ -1,7 +1,6 @@
 """The fake node agent of the cycle benchmark, in a process of its own: `python -m bench.agent`."""
 
 import argparse
-import asyncio
 from pathlib import Path
 
 import uvloop

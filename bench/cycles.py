@@ -9,6 +9,7 @@ import asyncio
 import statistics
 import tempfile
 import time
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -78,20 +79,21 @@ class Load:
     async def _client(self, index: int, *, cycles: int = 0, last: float = 0) -> int:
         ref = pb.ActorRef(atespace="bench", name=f"a{index}")
         resume = pb.ResumeActorRequest(actor_ref=ref)
-        if self._verb == "suspend":
-            rest, request = self._stub.SuspendActor, pb.SuspendActorRequest(actor_ref=ref)
-        else:
-            rest, request = self._stub.PauseActor, pb.PauseActorRequest(actor_ref=ref)
+        suspend = pb.SuspendActorRequest(actor_ref=ref)
+        pause = pb.PauseActorRequest(actor_ref=ref)
         done = 0
         while done < cycles or time.perf_counter() < last:
-            await self._timed(self._stub.ResumeActor, resume)
-            await self._timed(rest, request)
+            await self._timed(self._stub.ResumeActor(resume, timeout=30))
+            if self._verb == "suspend":
+                await self._timed(self._stub.SuspendActor(suspend, timeout=30))
+            else:
+                await self._timed(self._stub.PauseActor(pause, timeout=30))
             done += 1
         return done
 
-    async def _timed(self, method, request) -> None:  # type: ignore[no-untyped-def]  # stubs differ
+    async def _timed(self, call: Awaitable[object]) -> None:
         began = time.perf_counter()
-        await method(request, timeout=30)
+        await call
         self._latencies.append(time.perf_counter() - began)
 
 
@@ -129,7 +131,7 @@ async def run(seconds: float) -> None:
         store = f"sqlite:{folder}/store.db"
         async with python("-m", "ateapi", "--store", store, "--listen", control, log=log) as pid:
             await prepare(folder, control)
-            agent = ("-m", "bench.agent", "--folder", name, "--control", control, "--workers", "64")
+            agent = ("-m", "bench.agent", "--folder", name, "--control", control, "--workers=64")
             async with python(*agent, log=log):
 
                 async def ready() -> bool:

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 
 
@@ -34,7 +35,7 @@ async def until(check: Callable[[], Awaitable[bool]], what: str, within_s: float
     """
     try:
         async with asyncio.timeout(within_s):
-            while not await check():
+            while not await check():  # noqa: ASYNC110  # of another process
                 await asyncio.sleep(0.02)
     except TimeoutError as exc:
         msg = f"waited {within_s} s for {what}"
@@ -48,3 +49,24 @@ def cpu_ns(pid: int) -> int:
         with contextlib.suppress(OSError):
             total += int((task / "schedstat").read_text().split()[0])
     return total
+
+
+async def run(*argv: str, log: Path | None = None, env: Mapping[str, str] | None = None) -> None:
+    """Run a command to its end; what it prints goes to the log, else nowhere.
+
+    Raises:
+        RuntimeError: It failed.
+    """
+    # A file and no pipe: what it starts and leaves running would keep a pipe open.
+    with (log or Path(os.devnull)).open("ab") as output:
+        process = await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **(env or {})},
+        )
+        code = await process.wait()
+    if code != 0:
+        msg = f"{' '.join(argv)} failed with exit code {code}"
+        raise RuntimeError(msg)
