@@ -91,15 +91,18 @@ class Control:
 
     async def wait_for_workers(self, count: int) -> None:
         """Return when the workers 0 to count-1 are there and free."""
-        wanted = {f"{POOL}-{index}" for index in range(count)}
-        while True:
-            # Until it is up for good, it may be gone again.
-            with contextlib.suppress(AteError):
-                workers = await self.workers()
-                free = {w.worker_pod for w in workers if w.state == pb.Worker.STATE_FREE}
-                if wanted <= free:
-                    return
+        # Its rows change by what nodes say: there is nothing to await.
+        while await self.missing_workers(count):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
+
+    async def missing_workers(self, count: int) -> list[str]:
+        """Return what keeps each of the workers 0 to count-1 that is not free."""
+        wanted = [f"{POOL}-{index}" for index in range(count)]
+        try:
+            rows = {worker.worker_pod: worker for worker in await self.workers()}
+        except AteError as exc:
+            return [f"the control service does not answer ({exc.reason})"]
+        return [why for name in wanted if (why := _missing(name, rows.get(name)))]
 
     async def suspend_all(self, limit_s: float, say: Say) -> Suspension:
         """Suspend every running actor, some at a time; failures are said and do not stop it."""
@@ -154,6 +157,15 @@ class Control:
                 done.suspended.append(name)
                 say(f"{name} is suspended")
                 return
+
+
+def _missing(name: str, worker: pb.Worker | None) -> str:
+    if worker is None:
+        return f"{name} is not registered"
+    if worker.state == pb.Worker.STATE_FREE:
+        return ""
+    state = pb.Worker.State.Name(worker.state).removeprefix("STATE_")
+    return f"{name} is {state}" + (f" ({worker.reason})" if worker.reason else "")
 
 
 def _name(actor: pb.Actor) -> str:

@@ -104,7 +104,12 @@ class Life:
         for part in self._parts:
             if await control.health(part.target, timeout_s=1) != "SERVING":
                 return f"{part.name} does not serve after {limit_s:g} s: see {part.log}"
-        return f"not all workers are free after {limit_s:g} s: see {self._folder.logs}"
+        async with control.connected(self._folder.target("ateapi")) as service:
+            missing = await service.missing_workers(self._config.workers)
+        return (
+            f"not all workers are free after {limit_s:g} s: {', '.join(missing[:3])}:"
+            f" see {self._folder.logs}"
+        )
 
     async def stop(self, wishes: Wishes, *, suspend: bool) -> None:
         """Suspend what runs, end everything, prove it."""
