@@ -84,8 +84,15 @@ class RunscRuntime:
         told from one that panicked over the image (2). With a plain restore runsc is its parent
         and says EOF in both cases.
         """
-        with phases.measure("runsc.create"):
-            await self._runsc.create(launch.id, bundle=launch.bundle, output_fd=fd, log=launch.log)
+        try:
+            with phases.measure("runsc.create"):
+                await self._runsc.create(
+                    launch.id, bundle=launch.bundle, output_fd=fd, log=launch.log
+                )
+        except SandboxRuntimeError as exc:
+            if exc.failure in (Failure.DIED, Failure.REFUSED):
+                raise SandboxRuntimeError(Failure.UNMADE, exc.message) from exc
+            raise
         processes = self._processes(launch.id)
         try:
             with phases.measure("runsc.restore"):

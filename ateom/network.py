@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
-from ateom.netdev import NETNS, Names, NetworkError, find_tool, ip, nft, remove
+from ateom.netdev import NETNS, Names, NetworkError, find_tool, found, ip, nft, remove
 
 log = logging.getLogger(__name__)
 
@@ -114,6 +114,7 @@ class HostNetwork:
         if hosts.num_addresses < slots + 3:
             msg = f"--network {cidr} has no room for {slots} slots"
             raise NetworkError(msg)
+        self._state_dir = state_dir
         self._names = tuple(Names.of(state_dir, index) for index in range(slots))
         self.places: Sequence[Place] = tuple(
             Place(str(hosts[index + 2]), NETNS / names.netns)
@@ -123,7 +124,9 @@ class HostNetwork:
     async def set_up(self, keep: frozenset[int]) -> None:
         all_slots = range(len(self.places))
         fresh = [index for index in all_slots if index not in keep]
-        await remove([self._names[index] for index in fresh])
+        kept = {self._names[index] for index in keep}
+        # What is there: also that of slots which a former life had and this one has not.
+        await remove([names for names in await found(self._state_dir) if names not in kept])
         await ip(line for index in fresh for line in self._made(index))
         # What is in use may have lost routes and rules (a flush by somebody), never its links.
         await ip(line for index in all_slots for line in self._reached(index))
@@ -136,8 +139,7 @@ class HostNetwork:
             await self._address(index)
         except NetworkError as exc:
             log.warning("network_rebuilt", extra={"slot": index, "error": str(exc)})
-            everything_else = frozenset(range(len(self.places))) - {index}
-            await self.set_up(everything_else)
+            await self.set_up(frozenset(range(len(self.places))) - {index})
 
     async def tear_down(self) -> None:
         await remove(self._names)

@@ -27,6 +27,8 @@ class Failure(enum.Enum):
     DIED = "died"
     # The sandbox died under the command by a signal that neither it nor we sent.
     KILLED = "killed"
+    # The sandbox for a restore could not be made, before its image was looked at.
+    UNMADE = "not made"
     # The machine lacks memory, processes or descriptors.
     EXHAUSTED = "exhausted"
     # Files could not be written: the disk is full.
