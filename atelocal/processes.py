@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from atelocal.folder import PARTS, Folder
+from atelocal.folder import PARTS, SUPERVISOR, Folder
 from ateom import procs
 from ateom.procs import Process
 
@@ -26,14 +26,14 @@ def part_of(argv: Sequence[str], state_dir: Path) -> str | None:
     if "-m" not in argv[: _MODULE_AT_MOST + 1]:
         return None
     at = argv.index("-m")
-    name, rest = argv[at + 1 : at + 2], argv[at + 2 :]
-    if name == ["ateapi"]:
-        return "ateapi" if f"sqlite:{Folder(state_dir).store}" in rest else None
-    if name == ["atelocal"] and rest[:1] != ["up"]:
+    name, rest = "".join(argv[at + 1 : at + 2]), argv[at + 2 :]
+    if name == "ateapi":
+        return name if f"sqlite:{Folder(state_dir).store}" in rest else None
+    if not _has_folder(rest, state_dir):
         return None
-    if not name or name[0] not in (*PARTS, SUPERVISING[0]) or not _has_folder(rest, state_dir):
-        return None
-    return "supervisor" if name[0] == SUPERVISING[0] else name[0]
+    if (name, *rest[:1]) == SUPERVISING:
+        return SUPERVISOR
+    return name if name in PARTS else None
 
 
 def _has_folder(arguments: Sequence[str], state_dir: Path) -> bool:
@@ -48,7 +48,7 @@ def parts(state_dir: Path) -> list[Process]:
 
 def supervisor(state_dir: Path, pid: int | None) -> Process | None:
     """Return the supervisor with a pid, if that is what the process is."""
-    if pid is None or part_of(procs.argv_of(pid), state_dir) != "supervisor":
+    if pid is None or part_of(procs.argv_of(pid), state_dir) != SUPERVISOR:
         return None
     return procs.identify(pid)
 

@@ -145,7 +145,7 @@ def _carry_folder(config: Config, runtime: Path) -> None:
 
     Every process of an installation is found by it, and `ATE_STATE_DIR` or a link do not show.
     """
-    if processes.part_of(procs.argv_of(os.getpid()), config.state_dir) != "supervisor":
+    if processes.part_of(procs.argv_of(os.getpid()), config.state_dir) != SUPERVISOR:
         argv = supervisor_argv(config, runtime, "--supervise")
         os.execve(sys.executable, argv, environment(os.environ))  # noqa: S606  # our own program
 

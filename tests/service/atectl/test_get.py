@@ -108,12 +108,13 @@ async def test_actors_need_exactly_one_scope(ate: Ate, arguments: list[str]) -> 
 
 
 async def test_table_of_workers(ate: Ate, control: Control) -> None:
-    pool = {"worker_namespace": "default", "worker_pool": "local"}
     control.actors.workers += [
-        pb.Worker(**pool, worker_pod="local-1", state=pb.Worker.STATE_FREE, ip="198.18.0.3"),
+        pb.Worker(worker_pod="local-1", state=pb.Worker.STATE_FREE, ip="198.18.0.3"),
         # One that does not say its state, as the reference system's.
-        pb.Worker(**pool, worker_pod="local-0", actor_id="counter", actor_atespace="demo"),
+        pb.Worker(worker_pod="local-0", actor_id="counter", actor_atespace="demo"),
     ]
+    for worker in control.actors.workers:
+        worker.worker_namespace, worker.worker_pool = "default", "local"
     assert rows((await ate("get", "workers")).out) == [
         ["NAMESPACE", "POOL", "NAME", "STATE", "ACTOR", "ADDRESS"],
         ["default", "local", "local-0", "ASSIGNED", "demo/counter", "-"],

@@ -1,12 +1,14 @@
 """Exit codes of the command line."""
 
+from collections.abc import Callable
+
 import click
 import pytest
 
 from atectl import failure
 
 
-def raising(exc: BaseException) -> object:
+def raising(exc: BaseException) -> Callable[[], object]:
     def command() -> object:
         raise exc
 
