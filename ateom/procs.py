@@ -11,7 +11,7 @@ from typing import Final
 
 _PROC: Final = Path("/proc")
 # Fields of /proc/PID/stat after the name, which may itself hold spaces and brackets (proc(5)).
-_STATE, _PPID, _SESSION, _START_TIME = 0, 1, 3, 19
+_STATE, _PPID, _GROUP, _START_TIME = 0, 1, 2, 19
 _DEAD: Final = frozenset("ZXx")
 
 
@@ -98,7 +98,7 @@ class Kin:
     Attributes:
         process: It.
         name: As the kernel says it.
-        is_detached: It is in a session of its own.
+        is_detached: It is in another process group: what a command of ours left behind.
     """
 
     process: Process
@@ -113,12 +113,12 @@ def kin(*, is_thorough: bool) -> list[Kin]:
         is_thorough: Look at every process of the machine (some ms). Else the kernel's own list is
             read, which may lack one when another ends at the same moment (proc(5)).
     """
-    own, session, found = os.getpid(), os.getsid(0), []
+    own, group, found = os.getpid(), os.getpgid(0), []
     for pid in _pids() if is_thorough else _children():
         fields = _stat(pid)
         if fields is not None and int(fields[_PPID]) == own:
             process = Process(pid, int(fields[_START_TIME]))
-            is_detached = int(fields[_SESSION]) != session
+            is_detached = int(fields[_GROUP]) != group
             found.append(Kin(process, _name(pid), is_detached))
     return found
 

@@ -118,4 +118,5 @@ async def test_reap_removes_networks_rules_and_mounts(lab: Lab) -> None:
     listed = json.loads(tool("nft", "-j", "list", "tables"))["nftables"]
     tables = {entry.get("table", {}).get("name") for entry in listed}
     for name in names:
-        assert not (exists(name) or name.table in tables)
+        assert not exists(name)
+        assert name.table not in tables
