@@ -85,8 +85,8 @@ async def running(config: Config) -> AsyncIterator[Running]:
         herder = Herder(node, operations, records)
         atelet_pb2_grpc.add_AteomHerderServicer_to_server(herder, server.grpc)
         server.reflect(["atelet.AteomHerder"])
-        target = server.bind(config.listen)
         stack.push_async_callback(server.stop, config.stop_grace_s)
+        target = server.bind(config.listen)
         await server.start()
 
         control = channels.open_channel(config.control)
