@@ -294,7 +294,7 @@ async def test_an_interrupted_checkpoint_goes_on_when_it_is_repeated(running: La
     caller = asyncio.create_task(running.checkpoint(fence))
     await stuck.wait()
     await running.restart()
-    await asyncio.wait([caller])
+    await asyncio.gather(caller, return_exceptions=True)
     outcome = await running.outcome(fence.operation_id)
     assert outcome.state == outcome.STATE_INTERRUPTED
     running.ateom.before.clear()
@@ -324,7 +324,7 @@ class Stuck:
 
     async def end(self) -> None:
         self.go.set()
-        await asyncio.wait([self.caller])
+        await asyncio.gather(self.caller, return_exceptions=True)
 
 
 async def test_cancel_lets_a_paused_sandbox_go_on(running: Lab) -> None:
@@ -439,7 +439,7 @@ async def test_commands_to_one_worker_come_one_after_the_other(running: Lab) -> 
     await asyncio.sleep(0.05)
     assert running.ateom.verbs() == ["CheckpointWorkload"]
     await stuck.end()
-    await asyncio.wait([second])
+    await asyncio.gather(second, return_exceptions=True)
 
 
 def test_a_record_repr_shows_no_bytes() -> None:

@@ -215,7 +215,7 @@ async def test_the_work_outlives_its_caller(lab: Lab) -> None:
 
     await eventually(sent)
     caller.cancel()
-    await asyncio.wait([caller])
+    await asyncio.gather(caller, return_exceptions=True)
     gate.set()
     await lab.run(fence)
     assert lab.ateom.verbs() == ["RunWorkload"]
