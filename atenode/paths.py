@@ -6,7 +6,8 @@ On-node layout, below the node's base folder:
     workers.json                                     the workers that the node had last
     operations/<operation id>.json                   atelet's recorded outcomes
     ateoms/<ateom uid>/ateom.sock                     one folder an ateom process
-    ateoms/<ateom uid>/slots/<slot uid>/record.json   claim and sandbox of a slot
+    ateoms/<ateom uid>/slots/<slot uid>/claim.json    highest claim that a slot has seen
+    ateoms/<ateom uid>/slots/<slot uid>/record.json   sandbox of a slot
     actors/<actor uid>/<epoch>/                      one folder an activation
         activation.json                              what it runs
         bundle/config.json                           OCI bundle; its root is an unpacked image

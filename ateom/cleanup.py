@@ -57,7 +57,7 @@ async def reap(state_dir: Path) -> Reaped:
     ids = tuple(sorted({procs.argv_of(process.pid)[-1] for process in sandboxes} - {""}))
     if not await end_all(sandboxes):
         problems.append("processes of sandboxes do not end")
-    for process in sandboxes:
+    for process in (*commands, *sandboxes):
         exits.reap(process)
     await exits.reap_orphans(KERNEL_NAMES)
     problems += _remove_root(root)

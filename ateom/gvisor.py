@@ -53,6 +53,7 @@ class RunscRuntime:
         self._runsc = runsc
         self._info = info
         self._scratch = scratch
+        self._memory_files: dict[Process, Path] = {}
 
     @property
     def info(self) -> RuntimeInfo:
@@ -155,6 +156,8 @@ class RunscRuntime:
         self, sandbox_id: str, processes: Processes | None, phases: Phases | None = None
     ) -> None:
         known = processes.all if processes is not None else tuple(self._scan(sandbox_id))
+        for process in known:
+            self._memory_files.pop(process, None)
         with (phases or Phases()).measure("runsc.delete"):
             try:
                 await self._runsc.delete(sandbox_id)
@@ -190,16 +193,15 @@ class RunscRuntime:
         return IMAGE_FILES
 
     def memory_bytes(self, processes: Processes) -> int:
-        descriptors = Path("/proc") / str(processes.main.pid) / "fd"
+        main = processes.main
         try:
-            for name in os.listdir(descriptors):  # noqa: PTH208  # names only
-                path = descriptors / name
-                # What is allocated of its memory file: a checkpoint writes no other pages.
-                if str(path.readlink()).startswith(_MEMORY):
-                    return path.stat().st_blocks * 512 + _STATE_BYTES
-        except OSError:
-            pass
-        return 0
+            # What is allocated of its memory file: a checkpoint writes no other pages.
+            path = self._memory_files.get(main) or _memory_file(main)
+            size = path.stat().st_blocks * 512 + _STATE_BYTES
+        except (OSError, StopIteration):
+            return 0
+        self._memory_files[main] = path
+        return size
 
     async def self_test(self) -> None:
         await _self_test(self._runsc, self._scratch)
@@ -230,6 +232,17 @@ class RunscRuntime:
             for name in names_in(self._runsc.root)
             if id_of(name) == sandbox_id
         ]
+
+
+def _memory_file(main: Process) -> Path:
+    """Return where /proc shows the memory file of a sandbox.
+
+    Raises:
+        OSError: It has ended.
+        StopIteration: It has none yet.
+    """
+    descriptors = Path("/proc", str(main.pid), "fd")
+    return next(path for path in descriptors.iterdir() if str(path.readlink()).startswith(_MEMORY))
 
 
 async def probe(runsc: Runsc, scratch: Path) -> RunscRuntime:

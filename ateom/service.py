@@ -157,7 +157,9 @@ class AteomService(ateom_pb2_grpc.AteomServicer):
     def _target(self, request: Any) -> tuple[Slot, Fence]:
         """Return the slot of a request and who commands it."""
         fence: atelet_pb2.Fence = request.fence
-        component(fence.actor_uid, "actor uid")
+        # A reset is about the slot, whoever's sandbox it holds.
+        if not isinstance(request, ateom_pb2.ResetSlotRequest):
+            component(fence.actor_uid, "actor uid")
         rpc_log.add(actor=fence.actor_uid, epoch=fence.epoch, operation=fence.operation_id)
         slot = self._slots.get(request.slot_uid)
         return slot, Fence(

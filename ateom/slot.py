@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+# Of different kinds or for different activations: those that are the same join.
+_MAX_COMMANDS: Final = 16
+
 # How long after a helper's end the sandbox may still live; then it is ended, being lost.
 _HELPER_GRACE_S: Final = 1.0
 
@@ -119,6 +122,9 @@ class Slot:
         if supersedes:
             self._supersede(fence.claim)
         command = self._commands.get(key)
+        if command is None and not supersedes and len(self._commands) >= _MAX_COMMANDS:
+            msg = f"slot {self.name} has {_MAX_COMMANDS} commands waiting already"
+            raise AteError(Reason.NODE_UNAVAILABLE, msg, report=UNTOUCHED)
         if command is None or command.superseded is not None:
             command = self._begin(key, fence, work)
         command.claim = max(command.claim, fence.claim)

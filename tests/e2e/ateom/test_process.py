@@ -1,70 +1,15 @@
 """Ateom as a process of its own: stopped, killed, started again."""
 
 import asyncio
-import contextlib
 import signal
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 
+import pytest
+
 from ateom.config import Config
-from atepb import ateom_pb2_grpc
-from aterpc import channels
 from tests.kit.ateom_lab import Lab, State
-from tests.kit.eventually import eventually
-
-
-class Outside(Lab):
-    """A lab whose ateom is a process of its own."""
-
-    process_: asyncio.subprocess.Process
-
-    async def start(self) -> None:
-        config = self.config
-        self.process_ = await asyncio.create_subprocess_exec(  # noqa: TID251  # our own program
-            sys.executable,
-            "-m",
-            "ateom",
-            f"--state-dir={config.state_dir}",
-            f"--runsc={config.runsc}",
-            f"--network={config.network}",
-            f"--slots={config.slots}",
-            stderr=asyncio.subprocess.DEVNULL,
-        )
-        socket = config.paths.ateom_socket(config.uid)
-        channel = channels.open_channel(f"unix:{socket}")
-        self._life = contextlib.AsyncExitStack()
-        self._life.push_async_callback(channel.close)
-        self.stub = ateom_pb2_grpc.AteomStub(channel)
-        await eventually(self._answers, within_s=30)
-        listed = await self.list()
-        self.boot_id, self.runtime = listed.ateom_boot_id, listed.runtime
-        self.slots = [slot.uid for slot in listed.slots]
-
-    async def _answers(self) -> None:
-        try:
-            await self.list()
-        except Exception as exc:
-            raise AssertionError from exc
-
-    async def stop(self) -> None:
-        await self.end(signal.SIGTERM)
-
-    async def end(self, number: signal.Signals) -> int:
-        await self._life.aclose()
-        if self.process_.returncode is None:
-            self.process_.send_signal(number)
-        return await self.process_.wait()
-
-
-@contextlib.asynccontextmanager
-async def outside(lab: Lab) -> AsyncIterator[Outside]:
-    it = Outside(lab.config, lab.program)
-    await it.start()
-    try:
-        yield it
-    finally:
-        await it.stop()
+from tests.kit.ateom_process import outside
 
 
 async def test_sigterm_ends_it_well_and_leaves_the_actors(stopped_lab: Lab) -> None:
@@ -131,7 +76,5 @@ async def test_wrong_flags_are_a_usage_error(tmp_path: Path) -> None:
 
 
 def test_a_config_names_what_is_wrong() -> None:
-    import pytest
-
     with pytest.raises(ValueError, match="NAMESPACE/NAME"):
         Config(Path("/s"), Path("/r"), "none", pool="local")
