@@ -105,6 +105,9 @@ class _Flow:
         made = (stored.manifest.actor_uid, stored.manifest.epoch)
         if made != (self.request.fence.actor_uid, self.request.fence.epoch):
             raise self._occupied(f"there is one of actor {made[0]} at epoch {made[1]}")
+        with leaves(Sandbox.PAUSED):
+            # Complete, but its writer may have been killed before it was durable.
+            await self.place.store.put(self.place.prefix, {}, stored.raw)
         return stored
 
     async def _make(self) -> Stored:

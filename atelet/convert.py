@@ -6,7 +6,7 @@ from typing import Any, Final
 from google.protobuf.json_format import MessageToDict
 
 from atelet.objects.places import Destination
-from atelet.records import Record
+from atelet.records import CHECKPOINT, Record
 from atelet.snapshots.reader import Stored
 from atenode.manifest import Runtime
 from atepb import atelet_pb2 as pb
@@ -18,7 +18,7 @@ Snapshotting = (
 
 # Verbs that make a snapshot.
 _MAKERS: Final[Mapping[str, type[pb.CheckpointResponse] | type[pb.UploadResponse]]] = {
-    "Checkpoint": pb.CheckpointResponse,
+    CHECKPOINT: pb.CheckpointResponse,
     "Upload": pb.UploadResponse,
 }
 

@@ -17,6 +17,7 @@ from atelet.objects.places import Destination
 from atelet.threads import Threads
 from atenode.paths import NodePaths
 
+CHECKPOINT: Final = "Checkpoint"
 KEPT_S: Final = 24 * 3600.0
 
 

@@ -1,7 +1,7 @@
 """The AteomHerder servicer: check, then have the work done as an operation."""
 
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import grpc
 
@@ -9,10 +9,14 @@ from atelet import checkpoint, convert, start, transfer, undo, validate
 from atelet.node import Node
 from atelet.objects.places import Destination
 from atelet.operations import Operations
-from atelet.records import Call, Records
+from atelet.records import CHECKPOINT, Call, Records
 from atepb import atelet_pb2 as pb
 from atepb import atelet_pb2_grpc as rpc
+from aterpc import log
 
+_Measured = TypeVar(
+    "_Measured", pb.RunResponse, pb.RestoreResponse, pb.CheckpointResponse, pb.UploadResponse
+)
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -28,30 +32,30 @@ class Herder(rpc.AteomHerderServicer):
         validate.run(request)
         call = _call("Run", request.target_ateom_uid, request.fence)
         work = partial(start.run, self._node, request)
-        return await self._operations.run(call, pb.RunResponse, work)
+        return _logged(await self._operations.run(call, pb.RunResponse, work))
 
     async def Restore(self, request: pb.RestoreRequest, context: Context) -> pb.RestoreResponse:
         validate.restore(request)
         source = convert.destination(request, request.fence.actor_uid)
         call = _call("Restore", request.target_ateom_uid, request.fence, source)
         work = partial(start.restore, self._node, request)
-        return await self._operations.run(call, pb.RestoreResponse, work)
+        return _logged(await self._operations.run(call, pb.RestoreResponse, work))
 
     async def Checkpoint(
         self, request: pb.CheckpointRequest, context: Context
     ) -> pb.CheckpointResponse:
         validate.checkpoint(request)
         destination = convert.destination(request, request.fence.actor_uid)
-        call = _call("Checkpoint", request.target_ateom_uid, request.fence, destination)
+        call = _call(CHECKPOINT, request.target_ateom_uid, request.fence, destination)
         work = partial(checkpoint.checkpoint, self._node, request)
-        return await self._operations.run(call, pb.CheckpointResponse, work)
+        return _logged(await self._operations.run(call, pb.CheckpointResponse, work))
 
     async def Upload(self, request: pb.UploadRequest, context: Context) -> pb.UploadResponse:
         validate.upload(request)
         destination = Destination(request.fence.actor_uid, uri_prefix=request.snapshot_uri_prefix)
         call = _call("Upload", "", request.fence, destination)
         work = partial(transfer.upload, self._node, request)
-        return await self._operations.run(call, pb.UploadResponse, work)
+        return _logged(await self._operations.run(call, pb.UploadResponse, work))
 
     async def Reset(self, request: pb.ResetRequest, context: Context) -> pb.ResetResponse:
         validate.reset(request)
@@ -92,7 +96,14 @@ class Herder(rpc.AteomHerderServicer):
         return await self._operations.detached(transfer.delete(self._node, request))
 
 
+def _logged(response: _Measured) -> _Measured:
+    """Put what took how long into the call's log line."""
+    log.add(phases={phase.name: phase.elapsed_us / 1000 for phase in response.phases})
+    return response
+
+
 def _call(verb: str, target: str, fence: pb.Fence, destination: Destination | None = None) -> Call:
+    log.add(operation=fence.operation_id, actor_uid=fence.actor_uid, epoch=fence.epoch)
     return Call(
         operation_id=fence.operation_id,
         verb=verb,

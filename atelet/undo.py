@@ -4,6 +4,7 @@ Both come with a newer claim. It reaches ateom first of all, so that whatever wa
 on the older one does nothing.
 """
 
+import contextlib
 from typing import Final
 
 from ateerrors import wire
@@ -12,8 +13,9 @@ from ateerrors.reason import Reason
 from atelet import checkpoint, convert
 from atelet.ateoms import Patience
 from atelet.node import Node
+from atelet.objects.places import Place
 from atelet.operations import Operations
-from atelet.records import Record, Records
+from atelet.records import CHECKPOINT, Record, Records
 from atelet.snapshots import reader
 from atepb import ateapi_pb2
 from atepb import atelet_pb2 as pb
@@ -60,8 +62,7 @@ async def cancel(
         if isinstance(found, pb.Snapshot):
             return _Result(result=_Result.RESULT_COMPLETE, snapshot=found)
         result = await _let_go_on(node, target, fence, touched=touched)
-        # Whatever was being written, nobody writes to it any more.
-        await checkpoint.clear(node, node.paths.activation(fence.actor_uid, fence.epoch))
+        await _clear(node, records, fence)
     if result == _Result.RESULT_GONE and found is not None:
         # Without its sandbox, only the store could say whether anything was lost.
         raise found
@@ -77,13 +78,23 @@ def _require_newest(node: Node, target: str, claim: int) -> None:
         raise AteError(Reason.STALE_EPOCH, msg)
 
 
+async def _place(node: Node, records: Records, fence: pb.Fence) -> Place | None:
+    """Return where the operation was writing its snapshot.
+
+    None when it never came as far as this node, or not in this boot of it; and when it is a
+    Restore, whose snapshot is not its own.
+    """
+    record = await records.read(fence.operation_id)
+    if record is None or record.call.verb != CHECKPOINT or record.call.destination is None:
+        return None
+    return node.places.of(record.call.destination)
+
+
 async def _look(node: Node, records: Records, fence: pb.Fence) -> pb.Snapshot | AteError | None:
     """Return the operation's snapshot when it is complete, an error when nobody can say."""
-    record = await records.read(fence.operation_id)
-    if record is None or record.call.destination is None:
-        # It never came as far as this node, or not in this boot of it.
+    place = await _place(node, records, fence)
+    if place is None:
         return None
-    place = node.places.of(record.call.destination)
     try:
         stored = await reader.find(place)
     except AteError as exc:
@@ -91,6 +102,15 @@ async def _look(node: Node, records: Records, fence: pb.Fence) -> pb.Snapshot | 
     if stored is None or stored.manifest.actor_uid != fence.actor_uid:
         return None
     return convert.snapshot(stored, place.snapshot_id)
+
+
+async def _clear(node: Node, records: Records, fence: pb.Fence) -> None:
+    """Remove what was being written of the snapshot: nobody writes to it any more."""
+    await checkpoint.clear(node, node.paths.activation(fence.actor_uid, fence.epoch))
+    place = await _place(node, records, fence)
+    if place is not None:
+        with contextlib.suppress(AteError):
+            await place.store.delete(place.prefix)
 
 
 async def _let_go_on(

@@ -52,8 +52,8 @@ class ObjectStore(Protocol):
         """Store a snapshot: all of it and durable, or nothing.
 
         The manifest is the commit marker and written last. A complete snapshot is never
-        overwritten: the call then changes nothing. Files may be linked instead of copied, so the
-        caller must not write to them afterwards.
+        overwritten: the call then only makes sure that it is durable. Files may be linked instead
+        of copied, so the caller must not write to them afterwards.
 
         Args:
             prefix: The snapshot.

@@ -117,6 +117,8 @@ class LocalStore:
         self._prepare()
         final = self._folder(prefix)
         if (final / MANIFEST_NAME).exists():
+            # Its writer may have been killed before this.
+            fs.sync(final.parent)
             return
         temporary = fs.temporary_beside(final)
         with self._folders:

@@ -345,6 +345,40 @@ async def test_cancel_lets_a_paused_sandbox_go_on(running: Lab) -> None:
     assert errors[0].reason is Reason.CANCELLED
 
 
+async def test_cancel_undoes_a_checkpoint_that_could_not_be_saved(running: Lab) -> None:
+    async def block(_: object) -> None:
+        _block(running)
+
+    running.ateom.before["written"] = block
+    fence = running.fence()
+    with refused():
+        await running.checkpoint(fence)
+    answer = await running.cancel(fence.operation_id)
+    assert answer.result == answer.RESULT_RESUMED
+    assert running.ateom.phase("w0") == State.PHASE_RUNNING
+
+
+async def test_cancel_removes_what_a_killed_writer_left(running: Lab) -> None:
+    stuck = Stuck(running, "writing")
+    await stuck.reached.wait()
+    half = running.folder("s1", local=False).with_name(".tmp~s1~00000000")
+    half.mkdir(parents=True)
+    (half / "pages.img").write_text("half")
+    await running.cancel(stuck.fence.operation_id)
+    await stuck.end()
+    assert leftovers(running) == []
+
+
+async def test_cancel_never_takes_the_snapshot_of_a_restore_for_its_own(running: Lab) -> None:
+    snapshot = (await running.checkpoint(running.fence())).snapshot
+    await running.restore(
+        running.fence(epoch=2, operation="resume"), snapshot.manifest_digest, "w0"
+    )
+    answer = await running.cancel("resume", epoch=2)
+    assert answer.result == answer.RESULT_NOT_STARTED
+    assert (await running.stat("s1")).snapshot == snapshot
+
+
 async def test_cancel_of_what_never_came_finds_the_sandbox_running(running: Lab) -> None:
     answer = await running.cancel("never-came")
     assert answer.result == answer.RESULT_NOT_STARTED
