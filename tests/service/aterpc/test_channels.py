@@ -100,7 +100,8 @@ async def test_a_peer_that_comes_back_is_found_again(tmp_path: Path) -> None:
     await second.server.start()
     async with asyncio.timeout(8):
         while not await _answers(first):
-            await first.channel.wait_for_state_change(first.channel.get_state())
+            state = first.channel.get_state(try_to_connect=True)
+            await first.channel.wait_for_state_change(state)
     await first.channel.close()
     await second.channel.close()
     await second.server.stop(0)
