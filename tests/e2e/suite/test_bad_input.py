@@ -1,5 +1,6 @@
 """What a user does wrong, and what a program does wrong: the reason, and nothing left claimed."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -36,7 +37,8 @@ async def at_rest(suite: Installation) -> None:
 async def test_a_program_that_exits_at_once_is_told_with_its_output(
     suite: Installation, tmp_path: Path
 ) -> None:
-    command = '["python3", "-c", "print(\'no such luck\'); raise SystemExit(7)"]'
+    python = f"/usr/bin/python{sys.version_info.major}.{sys.version_info.minor}"
+    command = f'["{python}", "-c", "print(\'no such luck\'); raise SystemExit(7)"]'
     await odd(suite, tmp_path, IMAGE, command)
     line = await suite.fails("BOOT_FAILED", "resume", "actor", "a", "-a", "demo")
     assert "7" in line

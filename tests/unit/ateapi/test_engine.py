@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import pytest
 
 from ateapi.workflow.engine import ONCE, RetryPolicy, run_steps
-from atepb import ateapi_pb2 as pb
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Report, Sandbox
+from atepb import ateapi_pb2 as pb
 
 AWAY = RetryPolicy(within_s=10, reasons=frozenset({Reason.NODE_UNAVAILABLE}))
 
@@ -108,14 +108,16 @@ async def test_a_final_failure_is_not_tried_again(final: AteError) -> None:
 async def test_cancellation_is_never_retried() -> None:
     state = State()
 
+    executing = asyncio.Event()
+
     class Hanging(Scripted):
         async def execute(self, state: State) -> None:
             state.done.append(self.name)
+            executing.set()
             await asyncio.Event().wait()
 
     task = asyncio.create_task(run_steps(state, [Hanging("a", retry=AWAY)]))
-    while not state.done:
-        await asyncio.sleep(0)
+    await executing.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
