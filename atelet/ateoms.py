@@ -31,9 +31,6 @@ _RECONNECT_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 # A command whose connection breaks that often is not sent once more.
 _ATTEMPTS: Final = len(_RECONNECT_S)
 
-# The types of stubs are in their stub files only.
-Verb = Callable[["rpc.AteomAsyncStub"], UnaryMethod[RequestT, ResponseT]]
-
 
 @dataclass(frozen=True, slots=True)
 class Patience:
@@ -150,7 +147,8 @@ class Ateoms:
     async def call(
         self,
         slot_uid: str,
-        verb: Verb[RequestT, ResponseT],
+        # The types of stubs are in their stub files only.
+        verb: "Callable[[rpc.AteomAsyncStub], UnaryMethod[RequestT, ResponseT]]",
         request: RequestT,
         patience: Patience,
     ) -> ResponseT:

@@ -112,7 +112,7 @@ def _user(process: Process) -> dict[str, Any]:
 
 
 def _capabilities(uid: int) -> dict[str, list[str]]:
-    own = list(_ROOT_CAPABILITIES if uid == 0 else _USER_CAPABILITIES)
+    own: list[str] = list(_ROOT_CAPABILITIES if uid == 0 else _USER_CAPABILITIES)
     # What a setuid program may get.
     return {
         "bounding": list(_ROOT_CAPABILITIES),
