@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from ateapi import cleanup, janitor, pools, recovery
-from ateapi.background import Loop
+from ateapi.background import Loop, Tasks
 from ateapi.catalog import Catalog
 from ateapi.config import Config
 from ateapi.fleet import Fleet
@@ -62,6 +62,7 @@ async def running(
         owner = str(uuid.uuid4())
 
         cleaner = cleanup.Cleanup(store, nodes, fleet)
+        stack.push_async_callback(cleaner.close)
         cleaning = Loop("cleanup", cleanup.EVERY_S, cleaner.turn)
         cleaner.wake = cleaning.wake
         lending = pools.Pools(store, fleet)
@@ -75,7 +76,9 @@ async def running(
             server.grpc, store, operations, is_silent=lambda node_id: not fleet.is_live(node_id)
         )
         rpc.add_CatalogServicer_to_server(Catalog(store, lending_loop.wake), server.grpc)
-        supervision = Supervision(store, fleet, nodes, hints, cleaning.wake)
+        wakes = Tasks()
+        stack.push_async_callback(wakes.close)
+        supervision = Supervision(store, fleet, nodes, hints, cleaning.wake, wakes)
         node_service = NodeService(store, fleet, nodes, lending, supervision)
         rpc.add_NodeServiceServicer_to_server(node_service, server.grpc)
         server.reflect((*names, "ateapi.Catalog", "ateapi.NodeService"))

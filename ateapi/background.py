@@ -10,6 +10,42 @@ from ateerrors.errors import AteError
 log = logging.getLogger("background")
 
 
+class Tasks:
+    """Work that nobody waits for, one piece at a time for each key; ended with its owner."""
+
+    def __init__(self) -> None:
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Begin some work, unless some for the same key runs; what it raises is logged."""
+        if key not in self._tasks:
+            self._tasks[key] = asyncio.create_task(self._run(key, work), name=key)
+
+    async def close(self) -> None:
+        """End all work."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await _guarded(key, work)
+        finally:
+            del self._tasks[key]
+
+
+async def _guarded(name: str, work: Callable[[], Awaitable[None]]) -> None:
+    try:
+        await work()
+    except AteError as exc:
+        extra = {"work": name, "reason": exc.reason, "error": exc.message}
+        log.warning("turn_failed", extra=extra)
+    except Exception:
+        # A loop that ends for a bug would leave actors stuck for ever.
+        log.exception("turn_failed", extra={"work": name})
+
+
 class Loop:
     """Does something every so often, and at once when woken."""
 
@@ -43,13 +79,6 @@ class Loop:
     async def _run(self) -> None:
         while True:
             self._wake.clear()
-            try:
-                await self._turn()
-            except AteError as exc:
-                extra = {"loop": self._name, "reason": exc.reason, "error": exc.message}
-                log.warning("turn_failed", extra=extra)
-            except Exception:
-                # A loop that ends for a bug would leave actors stuck for ever.
-                log.exception("turn_failed", extra={"loop": self._name})
+            await _guarded(self._name, self._turn)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self._every_s)

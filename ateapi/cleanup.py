@@ -4,8 +4,10 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
+from ateapi.background import Tasks
 from ateapi.fleet import Fleet
 from ateapi.node_client import NodeClients, fence_of
 from ateapi.store.rows import WorkerRow, WorkerStatus
@@ -31,27 +33,33 @@ class Cleanup:
         self._fleet = fleet
         # {worker uid: (not before, wait)}: monotonic seconds.
         self._waits: dict[str, tuple[float, float]] = {}
-        self._turned = asyncio.Condition()
+        # Each worker by itself: one that does not answer keeps no other waiting.
+        self._resets = Tasks()
+        self._changed = asyncio.Condition()
         self.wake: Callable[[], None] = _nobody
 
     async def turn(self) -> None:
-        """Reset every quarantined worker whose node is live and whose wait is over."""
+        """Begin to reset every quarantined worker whose node is live and whose wait is over."""
         workers = [worker for worker, _ in await self._store.workers()]
         quarantined = [w for w in workers if w.status is WorkerStatus.QUARANTINED]
         self._forget({worker.uid for worker in quarantined})
-        due = [worker for worker in quarantined if self._is_due(worker)]
-        await asyncio.gather(*(self._reset(worker) for worker in due))
-        async with self._turned:
-            self._turned.notify_all()
+        for worker in quarantined:
+            if self._is_due(worker):
+                self._resets.start(worker.uid, partial(self._clean, worker))
+        await self._notify()
+
+    async def close(self) -> None:
+        """Stop; what is not proved stays quarantined for the next life."""
+        await self._resets.close()
 
     async def cleaned(self, worker_uid: str) -> None:
         """Wait, for a bounded time, until the worker is quarantined no more."""
         self._waits.pop(worker_uid, None)
         self.wake()
         try:
-            async with asyncio.timeout(PROOF_S), self._turned:
+            async with asyncio.timeout(PROOF_S), self._changed:
                 while await self._is_quarantined(worker_uid):
-                    await self._turned.wait()
+                    await self._changed.wait()
         except TimeoutError:
             log.warning("worker_not_clean_yet", extra={"worker": worker_uid})
 
@@ -62,6 +70,14 @@ class Cleanup:
     async def _is_quarantined(self, worker_uid: str) -> bool:
         worker = await self._store.worker(worker_uid)
         return worker is not None and worker.status is WorkerStatus.QUARANTINED
+
+    async def _clean(self, worker: WorkerRow) -> None:
+        await self._reset(worker)
+        await self._notify()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
 
     async def _reset(self, worker: WorkerRow) -> None:
         try:

@@ -3,6 +3,7 @@
 import uuid
 from typing import Final
 
+from ateapi.lifecycle import Verb
 from ateapi.store.rows import NodeRow, OperationRow, SnapshotKind, SnapshotRow, WorkerRow
 from ateapi.template import Template, workload_spec
 from ateerrors.errors import AteError
@@ -19,6 +20,8 @@ CHECKPOINT_S: Final = 3700.0
 RESET_S: Final = 40.0
 # What only looks.
 LOOK_S: Final = 10.0
+# Stands in fences for the actor of a worker that never had one: nodes take no empty name.
+NOBODY: Final = str(uuid.UUID(int=0))
 
 
 class NodeClients:
@@ -140,6 +143,16 @@ class NodeClients:
         )
         return await call(self.of(node_id).Cancel, request, timeout_s=RESET_S)
 
+    async def made(self, node_id: str, operation: OperationRow) -> pb.Snapshot | None:
+        """Return the snapshot that a suspend or pause was to write, if it is complete."""
+        request = pb.StatSnapshotRequest(actor_uid=operation.actor_uid)
+        if operation.verb is Verb.PAUSE:
+            request.local_config.snapshot_prefix = operation.destination
+        else:
+            request.external_config.snapshot_uri_prefix = operation.destination
+        response = await call(self.of(node_id).StatSnapshot, request, timeout_s=LOOK_S)
+        return response.snapshot if response.HasField("snapshot") else None
+
     async def wake(self, worker: WorkerRow) -> None:
         """Let a paused sandbox go on that no operation is about."""
         request = pb.CancelRequest(target_ateom_uid=worker.uid, fence=fence_of(worker))
@@ -170,7 +183,7 @@ def fence_of(worker: WorkerRow, operation_id: str = "") -> pb.Fence:
     """Return on what ground a worker is commanded outside of an operation."""
     return pb.Fence(
         operation_id=operation_id or str(uuid.uuid4()),
-        actor_uid=worker.actor_uid or "",
+        actor_uid=worker.actor_uid or NOBODY,
         epoch=worker.epoch,
         claim=worker.claim,
         ateom_boot_id=worker.boot_id,

@@ -11,8 +11,8 @@ from ateapi.node_client import NodeClients
 from ateapi.pools import Pools
 from ateapi.store.rows import NodeRow, WorkerReport
 from ateapi.store.store import Store
-from ateapi.supervision import Supervision
-from ateerrors.errors import AteError
+from ateapi.supervision import Known, Supervision
+from ateerrors.errors import AteError, FieldViolation, invalid_argument
 from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
@@ -27,6 +27,7 @@ class _Session:
     node: NodeRow
     sequence: int = 0
     reports: list[WorkerReport] = field(default_factory=list)
+    known: Known = field(default_factory=dict)
 
 
 class NodeService(rpc.NodeServiceServicer):
@@ -50,6 +51,7 @@ class NodeService(rpc.NodeServiceServicer):
     async def RegisterNode(
         self, request: pb.RegisterNodeRequest, context: Any
     ) -> pb.RegisterNodeResponse:
+        _check(request)
         node = NodeRow(
             node_id=request.node_id,
             name=request.node_name,
@@ -75,7 +77,7 @@ class NodeService(rpc.NodeServiceServicer):
         await self._record(session, request.workers)
         self._fleet.beat(request.node_id)
         states = {state.worker_uid: state for state in request.workers}
-        await self._supervision.judge(request.node_id, states)
+        session.known = await self._supervision.judge(request.node_id, states, session.known)
         return pb.BeatResponse()
 
     async def _record(self, session: _Session, states: Sequence[pb.WorkerState]) -> None:
@@ -85,12 +87,27 @@ class NodeService(rpc.NodeServiceServicer):
             return
         node = session.node
         await self._store.put_workers(node.node_id, node.name, reports)
-        session.reports = reports
         self._pools.report(
             {state.worker_uid: (state.worker_namespace, state.worker_pool) for state in states}
         )
         await self._pools.turn()
         await self._fleet.refresh()
+        # Only now: a beat that failed half-way must not keep the next one from doing the rest.
+        session.reports = reports
+
+
+def _check(request: pb.RegisterNodeRequest) -> None:
+    """Refuse a node that nobody could address.
+
+    Raises:
+        AteError: INVALID_ARGUMENT.
+    """
+    fields = ("node_id", "node_name", "target")
+    missing = [
+        FieldViolation(name, "is required") for name in fields if not getattr(request, name)
+    ]
+    if missing:
+        raise invalid_argument(missing)
 
 
 def _report(state: pb.WorkerState) -> WorkerReport:

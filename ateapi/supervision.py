@@ -1,15 +1,19 @@
 """What nodes say is true, held against what should be: crashes, quarantines, removals.
 
 What a beat says about a worker counts only if its claim equals the row's and no operation is open
-on the worker: anything else may be older than what the store knows.
+on the worker: anything else may be older than what the store knows. That something is not there
+counts only if the worker was at the beat before what it is now: a beat may have been made while an
+operation ran and be judged when that is finished.
 """
 
 import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
+from ateapi.background import Tasks
 from ateapi.fleet import Fleet
 from ateapi.hints import Hints
 from ateapi.lifecycle import Status
@@ -26,6 +30,9 @@ _ALIVE: Final = frozenset(
     {pb.SandboxState.PHASE_RUNNING, pb.SandboxState.PHASE_PAUSED, pb.SandboxState.PHASE_EXITED}
 )
 
+# {worker uid: (status, claim, epoch)} of workers that no operation is about.
+Known = Mapping[str, tuple[WorkerStatus, int, int]]
+
 
 @dataclass(frozen=True, slots=True)
 class Supervision:
@@ -33,6 +40,7 @@ class Supervision:
 
     Attributes:
         clean: Wakes the clean-up of quarantined workers.
+        wakes: Runs calls that let a paused sandbox go on: no beat waits for them.
     """
 
     store: Store
@@ -40,23 +48,32 @@ class Supervision:
     nodes: NodeClients
     hints: Hints
     clean: Callable[[], None]
+    wakes: Tasks
 
-    async def judge(self, node_id: str, states: Mapping[str, pb.WorkerState]) -> None:
+    async def judge(
+        self, node_id: str, states: Mapping[str, pb.WorkerState], before: Known
+    ) -> Known:
         """Compare all workers of a node with what it says.
 
         Args:
             node_id: Whose beat it is.
             states: {worker uid: state}, all workers that the node has.
+            before: What this returned for the last beat of the same session. The node had the
+                answer to that one when it made this one.
         """
+        known: dict[str, tuple[WorkerStatus, int, int]] = {}
         busy = {operation.worker_uid for operation in await self.store.operations()}
         for worker, actor in await self.store.workers():
             if worker.node_id != node_id or worker.uid in busy:
                 continue
+            known[worker.uid] = (worker.status, worker.claim, worker.epoch)
             state = states.get(worker.uid)
             if state is None:
                 await self._gone(worker, actor)
             elif state.claim == worker.claim:
-                await self._compare(worker, actor, state)
+                lasting = before.get(worker.uid) == known[worker.uid]
+                await self._compare(worker, actor, state, lasting=lasting)
+        return known
 
     async def _gone(self, worker: WorkerRow, actor: ActorRow | None) -> None:
         """Take a worker off the books that its node does not have any more."""
@@ -67,10 +84,12 @@ class Supervision:
             await self.fleet.refresh()
 
     async def _compare(
-        self, worker: WorkerRow, actor: ActorRow | None, state: pb.WorkerState
+        self, worker: WorkerRow, actor: ActorRow | None, state: pb.WorkerState, *, lasting: bool
     ) -> None:
         phase = state.sandbox.phase
         if worker.status is WorkerStatus.FREE:
+            if not lasting:
+                return
             if phase in _ALIVE or phase == pb.SandboxState.PHASE_UNKNOWN:
                 reason = f"it should be empty and is {_PHASE.Name(phase)}"
                 await self.store.quarantine(worker.uid, worker.claim, reason)
@@ -78,23 +97,25 @@ class Supervision:
         elif worker.status is WorkerStatus.QUARANTINED:
             self.clean()
         elif actor is not None and actor.status is Status.RUNNING:
-            await self._compare_running(worker, actor, state.sandbox)
+            await self._compare_running(worker, actor, state.sandbox, lasting=lasting)
 
     async def _compare_running(
-        self, worker: WorkerRow, actor: ActorRow, sandbox: pb.SandboxState
+        self, worker: WorkerRow, actor: ActorRow, sandbox: pb.SandboxState, *, lasting: bool
     ) -> None:
         is_its = (sandbox.actor_uid, sandbox.epoch) == (actor.uid, actor.epoch)
         if sandbox.phase == pb.SandboxState.PHASE_EXITED and is_its:
             code = f"exit code {sandbox.exit_code}" if sandbox.HasField("exit_code") else "unknown"
             text = f"its program exited ({code})"
             await self._crash(worker, actor, Reason.SANDBOX_EXITED, text, sandbox)
+        elif not lasting:
+            return
         elif sandbox.phase == pb.SandboxState.PHASE_NONE or (
             sandbox.phase in _ALIVE and not is_its
         ):
             await self._crash(worker, actor, Reason.WORKER_LOST, "its sandbox is gone")
         elif sandbox.phase == pb.SandboxState.PHASE_PAUSED:
             # An undo whose answer was lost: without an operation nobody else would wake it.
-            await self.nodes.wake(worker)
+            self.wakes.start(worker.uid, partial(self.nodes.wake, worker))
 
     async def _crash(
         self,

@@ -198,7 +198,7 @@ def delete(x: Execute, ref: ActorRef, any_state: bool) -> ActorRow:
         reason = Reason.ACTOR_NOT_FOUND.value
         msg = f"actor {ref} was deleted while the {operation[2]} ran"
         events.outcome(x, now, row, operation, status=None, reason=reason, message=msg)
-        snapshots.condemn_unfinished(x, row, operation)
+        snapshots.give_up(x, row, operation, condemned=True)
     x(
         "update workers set status = 3, claim = claim + 1, reason = 'actor deleted'"
         " where status = 2 and actor_uid = ?",

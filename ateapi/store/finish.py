@@ -49,6 +49,9 @@ def finish(x: Execute, operation_id: str, owner: str, outcome: Finish) -> ActorR
     x("delete from operations where operation_id = ?", (operation_id,))
     _settle_worker(x, operation[_OPERATION_WORKER], outcome)
     latest = snapshots.settle(x, row, outcome.snapshot, outcome.bad_snapshot_id)
+    if outcome.snapshot is None:
+        # Of a crashed actor it is kept as long as the actor: it may be all that is left.
+        snapshots.give_up(x, row, operation, condemned=outcome.crash is None)
     running = outcome.status is Status.RUNNING
     state = _State(
         outcome.status,

@@ -37,12 +37,13 @@ def settle(x: Execute, actor: Row, new: SnapshotRow | None, bad_snapshot_id: str
     return latest
 
 
-def _insert(x: Execute, actor: Row, new: SnapshotRow) -> Row:
+def _insert(x: Execute, actor: Row, new: SnapshotRow, *, condemned: bool = False) -> Row:
     columns = decode.snapshot_columns(new)
     x(
         "insert into snapshots (snapshot_id, kind, location, node_id, digest, size_bytes,"
-        " created_ms, epoch, bad, actor_uid, sequence) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*columns, actor[UID], actor[VERSION] + 1),
+        " created_ms, epoch, bad, actor_uid, sequence, condemned)"
+        " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*columns, actor[UID], actor[VERSION] + 1, int(condemned)),
     )
     return columns
 
@@ -70,8 +71,8 @@ def _condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
             )
 
 
-def condemn_unfinished(x: Execute, actor: Row, operation: Row) -> None:
-    """Condemn what an operation (a row of `operations`) that is given up may have written."""
+def give_up(x: Execute, actor: Row, operation: Row, *, condemned: bool) -> None:
+    """Record as bad what an operation (a row of `operations`) may have written for nothing."""
     _, _, verb, _, epoch, _, worker_uid, snapshot_id, destination, _, begun_ms = operation
     if not snapshot_id:
         return
@@ -79,8 +80,8 @@ def condemn_unfinished(x: Execute, actor: Row, operation: Row) -> None:
     if verb == Verb.PAUSE:
         node = first(x("select node_id from workers where uid = ?", (worker_uid,)))
         kind, node_id = SnapshotKind.LOCAL, node[0] if node else ""
-    row = SnapshotRow(snapshot_id, kind, destination, node_id, "", 0, begun_ms, epoch)
-    _insert(x, actor, row)
+    row = SnapshotRow(snapshot_id, kind, destination, node_id, "", 0, begun_ms, epoch, bad=True)
+    _insert(x, actor, row, condemned=condemned)
 
 
 def condemn_all(x: Execute, actor_uid: str) -> None:

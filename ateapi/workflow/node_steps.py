@@ -49,6 +49,7 @@ class Node:
     async def failed(self, state: OperationState, exc: AteError) -> None:
         """Prepare for a further attempt after a failure that may pass."""
         if UNTIL_IT_IS_JUDGED.applies(exc):
+            state.unsure = True
             await self.renew(state)
 
 

@@ -96,8 +96,11 @@ class Operations:
         Raises:
             AteError: ACTOR_NOT_FOUND, ACTOR_STATE_CONFLICT, OPERATION_IN_PROGRESS.
         """
-        row = await self._parts.store.delete_actor(ref, any_state)
-        self._parts.hints.drop(ref)
+        try:
+            row = await self._parts.store.delete_actor(ref, any_state)
+        finally:
+            # Also when the reply was lost: a new actor of this name has nothing to do with it.
+            self._parts.hints.drop(ref)
         if row.worker_uid is not None:
             await self._cleaned(row.worker_uid)
 
@@ -152,7 +155,11 @@ class Operations:
                 await self._load(state, state.operation)
             await run_steps(state, self._steps[state.verb])
         except AteError as exc:
-            await self._failed(state, exc)
+            try:
+                await self._failed(state, exc)
+            except AteError as failure:
+                failure = await self._final(state, failure)
+                raise _told(state, failure) from failure.__cause__
         return present(state.outcome)
 
     async def _load(self, state: OperationState, operation: OperationRow) -> None:
@@ -162,26 +169,36 @@ class Operations:
         if actor is None:
             msg = f"{operation.ref} was deleted"
             raise AteError(Reason.ACTOR_NOT_FOUND, msg)
-        state.actor = actor
-        state.worker = (
-            await store.worker(operation.worker_uid) if operation.worker_uid is not None else None
-        )
-        state.template = await self._parts.fleet.template(actor)
+        worker_uid = operation.worker_uid
+        worker = await store.worker(worker_uid) if worker_uid is not None else None
+        template = await self._parts.fleet.template(actor)
+        # All or nothing: what is half known must not be settled (`_failed`).
+        state.actor, state.worker, state.template = actor, worker, template
+        state.unsure = True
 
     async def _failed(self, state: OperationState, error: AteError) -> None:
         """Settle what failed; return only if it turned out to have succeeded."""
         if state.actor is None:
             if error.reason is Reason.WORKER_ASSIGNMENT_LOST:
                 error = await self._settlement.crash_unassigned(state, error)
-            raise _told(state, error)
+            raise error
         if state.node_done:
             # Only writing it down failed: the operation stays, recovery writes it.
-            raise _told(state, error)
+            raise error
         failure = await self._settlement.settle(state, error)
         if failure is not None:
             _log_failure(state, failure)
-            raise _told(state, failure)
+            raise failure
         await run_steps(state, (self._finish,))
+
+    async def _final(self, state: OperationState, failure: AteError) -> AteError:
+        """Return why the operation ended if somebody else ended it: its actor was deleted."""
+        if failure.reason is not Reason.STALE_EPOCH or state.operation is None:
+            return failure
+        outcome = await self._parts.store.outcome(state.operation_id)
+        if outcome is None or outcome.reason is None:
+            return failure
+        return AteError(outcome.reason, outcome.message)
 
 
 def _new_id() -> str:

@@ -47,10 +47,12 @@ class Settlement:
             AteError: The store or the node does not answer: the operation stays, recovery goes on.
         """
         action = verdict(state.verb, state.begun.origin, state.source, error)
+        if action is Action.BACK and state.unsure and not state.uploads:
+            action = Action.RESET if state.verb is Verb.RESUME else Action.CANCEL
         if action is Action.CANCEL:
             return await self._cancel(state, error)
         if action is Action.CRASH:
-            return await self._crash(state, error)
+            return await self._crash_unless_made(state, error)
         freed = action is Action.BACK or await self._reset(state)
         return await self._back(state, error, freed=freed)
 
@@ -85,17 +87,20 @@ class Settlement:
         error = AteError(reason, error.message, metadata=error.metadata, report=error.report)
         restoring = state.verb is Verb.RESUME or state.uploads
         bad = state.row.snapshot if restoring else None
-        gone = state.verb is Verb.RESUME and error.report.sandbox in {
-            Sandbox.UNTOUCHED,
-            Sandbox.GONE,
-        }
+        gone = error.report.sandbox is Sandbox.GONE or (
+            error.report.sandbox is Sandbox.UNTOUCHED and not state.unsure
+        )
         crash = _crash_row(state.operation_id, state.verb, state.begun.epoch, error)
         crash = _with_place(crash, state, self.node.clients.name_of(state.node_id))
         actor = await self._finish(
             state,
             Finish(
                 status=Status.CRASHED,
-                worker=WorkerFate.FREE if gone else WorkerFate.QUARANTINE,
+                worker=(
+                    WorkerFate.FREE
+                    if gone and state.verb is Verb.RESUME
+                    else WorkerFate.QUARANTINE
+                ),
                 bad_snapshot_id=bad.snapshot_id if bad is not None else "",
                 crash=crash,
                 reason=reason,
@@ -109,27 +114,31 @@ class Settlement:
         """Have the node prove the sandbox gone; say whether it did."""
 
         async def attempt() -> None:
-            state.operation = await self.store.fence(state.operation_id, self.owner)
+            await self.node.renew(state)
             by = fence(state.begun)
             await self.node.clients.reset(state.node_id, state.begun.worker_uid or "", by)
 
+        await self._fence(state)
         try:
             await with_retries(UNTIL_IT_IS_JUDGED, attempt)
         except AteError:
-            if await self._is_lost(state):
-                raise
-            # The worker stays away from everybody until the clean-up has proved it empty.
+            # The worker stays away from everybody until the clean-up has proved it empty; if the
+            # operation is not ours any more, finish says so.
             return False
         return True
 
-    async def _is_lost(self, state: OperationState) -> bool:
-        operation = await self.store.operation(state.operation_id)
-        return operation is None or operation.owner != self.owner
+    async def _fence(self, state: OperationState) -> None:
+        """Raise the claim, so that what is still on its way on an older one does nothing."""
+
+        async def attempt() -> None:
+            state.operation = await self.store.fence(state.operation_id, self.owner)
+
+        await with_retries(WHILE_STORE_IS_AWAY, attempt)
 
     async def _cancel(self, state: OperationState, error: AteError) -> AteError | None:
         """Ask the node what there is, until it answers: no answer is not a no."""
         answer = _CancelResult()
-        state.operation = await self.store.fence(state.operation_id, self.owner)
+        await self._fence(state)
 
         async def attempt() -> None:
             await self.node.renew(state)
@@ -139,15 +148,35 @@ class Settlement:
             await with_retries(_UNTIL_ANSWERED, attempt)
         except AteError as exc:
             if exc.reason is Reason.WORKER_UNREACHABLE:
-                return await self._crash(state, exc.with_metadata(**error.metadata))
+                return await self._crash_unless_made(state, exc.with_metadata(**error.metadata))
             raise
         if answer.result == _CancelResult.RESULT_COMPLETE:
             state.snapshot = made(state, answer.snapshot)
             state.node_done = True
             return None
         if answer.result == _CancelResult.RESULT_GONE:
-            return await self._crash(state, error)
+            return await self._crash_unless_made(state, error)
         return await self._back(state, error, freed=False)
+
+    async def _crash_unless_made(self, state: OperationState, error: AteError) -> AteError | None:
+        """Crash, unless the snapshot is complete: its node may have lost the record of that.
+
+        A sandbox that is known to be paused has not been made a snapshot of.
+        """
+        if state.verb is Verb.RESUME or state.uploads or error.report.sandbox is Sandbox.PAUSED:
+            return await self._crash(state, error)
+        found: list[atelet_pb2.Snapshot] = []
+
+        async def attempt() -> None:
+            snapshot = await self.node.clients.made(state.node_id, state.begun)
+            found[:] = [snapshot] if snapshot is not None else []
+
+        await with_retries(_UNTIL_ANSWERED, attempt)
+        if not found:
+            return await self._crash(state, error)
+        state.snapshot = made(state, found[0])
+        state.node_done = True
+        return None
 
     async def _finish(self, state: OperationState, outcome: Finish) -> ActorRow:
         rows: list[ActorRow] = []

@@ -46,6 +46,8 @@ class OperationState:
         node_done: The node call succeeded: what fails from here on is only writing it down.
         snapshot: What the node made.
         sandbox_gone: The node saw the sandbox go: its worker can be freed at once.
+        unsure: An earlier try, maybe of a former life, has no answer: what it did to the sandbox,
+            the answer to a later one does not say.
     """
 
     operation_id: str
@@ -61,6 +63,7 @@ class OperationState:
     node_done: bool = False
     snapshot: SnapshotRow | None = None
     sandbox_gone: bool = False
+    unsure: bool = False
 
     @property
     def begun(self) -> OperationRow:

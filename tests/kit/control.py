@@ -2,7 +2,7 @@
 
 import contextlib
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -12,11 +12,12 @@ from google.protobuf import json_format, struct_pb2
 
 from ateapi import app
 from ateapi.config import Config
+from ateapi.store.store import Store
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
 from aterpc.channels import call, open_channel
 from tests.kit.fake_node import FakeNode
-from tests.kit.faulty_store import FaultyStore
+from tests.kit.faulty_store import FaultWhen, FaultyStore
 
 Status = pb.Actor.Status
 
@@ -53,10 +54,12 @@ class Control:
             await call(self.actors.CreateAtespace, request, timeout_s=5)
         return await self.create(name, atespace)
 
-    async def create(self, name: str, atespace: str = "demo") -> pb.ActorRef:
+    async def create(
+        self, name: str, atespace: str = "demo", *, template: str = "counter"
+    ) -> pb.ActorRef:
         ref = pb.ActorRef(atespace=atespace, name=name)
         request = pb.CreateActorRequest(
-            actor_ref=ref, actor_template_namespace="default", actor_template_name="counter"
+            actor_ref=ref, actor_template_namespace="default", actor_template_name=template
         )
         await call(self.actors.CreateActor, request, timeout_s=5)
         return ref
@@ -96,11 +99,25 @@ class Control:
 
 
 @contextlib.asynccontextmanager
-async def control(folder: Path) -> AsyncIterator[Control]:
-    """Run the control service on the folder's store; a second life finds what the first left."""
+async def control(
+    folder: Path, failing: Mapping[str, Sequence[FaultWhen]] | None = None
+) -> AsyncIterator[Control]:
+    """Run the control service on the folder's store; a second life finds what the first left.
+
+    Args:
+        folder: Of the store and the socket.
+        failing: What goes wrong with the store from its first call on (`FaultyStore.fail`).
+    """
+
+    async def open_store(url: str) -> Store:
+        store = await FaultyStore.open(url)
+        for verb, faults in (failing or {}).items():
+            store.fail(verb, *faults)
+        return store
+
     target = f"unix:{folder}/c-{uuid.uuid4().hex[:8]}.sock"
     config = Config(store=f"sqlite:{folder}/store.db", listen=(target,), stop_grace_s=0)
-    async with app.running(config, FaultyStore.open) as running:
+    async with app.running(config, open_store) as running:
         channel = open_channel(target)
         try:
             yield Control(
@@ -115,10 +132,13 @@ async def control(folder: Path) -> AsyncIterator[Control]:
 
 @contextlib.asynccontextmanager
 async def control_and_node(
-    folder: Path, workers: int = 2
+    folder: Path, workers: int = 2, *, beat_every_s: float = 0.2
 ) -> AsyncIterator[tuple[Control, FakeNode]]:
     """Run both; when it ends nothing that may never happen has happened."""
     node = FakeNode(workers)
-    async with control(folder) as it, node.serving(folder, it.target):
+    async with (
+        control(folder) as it,
+        node.serving(folder, it.target, beat_every_s=beat_every_s),
+    ):
         yield it, node
     assert node.violations == []

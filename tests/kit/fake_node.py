@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Copy, Report, Sandbox
+from atenode.paths import component
 from atepb import ateapi_pb2 as api
 from atepb import ateapi_pb2_grpc as api_rpc
 from atepb import atelet_pb2 as pb
@@ -54,14 +55,16 @@ class Fault:
 
     Attributes:
         when: `before`: nothing is done; `after`: it is done and the caller is told otherwise;
-            `hang`: it is not done, and there is no answer until the caller goes away.
+            `hang`: it is not done, and there is no answer until the caller goes away; `wait`: as
+            `before`, but only when `until` is set.
 
     """
 
-    when: Literal["before", "after", "hang"]
+    when: Literal["before", "after", "hang", "wait"]
     error: AteError = field(
         default_factory=lambda: AteError(Reason.NODE_UNAVAILABLE, "the reply was lost")
     )
+    until: asyncio.Event | None = None
 
 
 class FakeNode(rpc.AteomHerderServicer):
@@ -81,6 +84,8 @@ class FakeNode(rpc.AteomHerderServicer):
         self.calls: list[str] = []
         # What no interleaving may bring about.
         self.violations: list[str] = []
+        # Called by each method that it is asked for, after the fence was seen and before its work.
+        self.before_effect: Callable[[str], None] = lambda _method: None
         self.struck = asyncio.Event()
         self._made: dict[str, str] = {}
         self._sequence = itertools.count(1)
@@ -208,6 +213,10 @@ class FakeNode(rpc.AteomHerderServicer):
         """Let the next calls of a method go wrong, one fault a call."""
         self.faults.setdefault(method, []).extend(faults)
 
+    def pause(self, method: str, *, until: asyncio.Event, then: AteError) -> None:
+        """Let the next call of a method wait, do nothing, and fail."""
+        self.faults.setdefault(method, []).append(Fault("wait", then, until))
+
     def holder_of(self, actor_uid: str) -> list[Slot]:
         """Return the slots that hold a sandbox of the actor."""
         return [slot for slot in self.slots.values() if slot.actor_uid == actor_uid]
@@ -216,10 +225,25 @@ class FakeNode(rpc.AteomHerderServicer):
         """As after a restart of the process that drives the sandboxes: they live on."""
         self.boot_id = str(uuid.uuid4())
 
+    def reboot(self) -> None:
+        """As after a restart of the machine: snapshots are all that is left."""
+        self.restart_ateom()
+        self._made.clear()
+        for slot in self.slots.values():
+            slot.clear()
+
     async def beat(self) -> None:
         """Say what is true, at once."""
+        await self.send(self.seen())
+
+    async def send(self, beat: api.BeatRequest) -> None:
+        """Send a beat, that may have been made long ago."""
         assert self._control is not None
-        request = api.BeatRequest(
+        await call(self._control.Beat, beat, timeout_s=5)
+
+    def seen(self) -> api.BeatRequest:
+        """Make a beat of what is true just now."""
+        return api.BeatRequest(
             node_id=self.node_id,
             session_id=self._session,
             sequence=next(self._sequence),
@@ -243,10 +267,11 @@ class FakeNode(rpc.AteomHerderServicer):
                 for slot in self.slots.values()
             ],
         )
-        await call(self._control.Beat, request, timeout_s=5)
 
     @contextlib.asynccontextmanager
-    async def serving(self, folder: Path, control: str) -> AsyncIterator[None]:
+    async def serving(
+        self, folder: Path, control: str, *, beat_every_s: float = 0.2
+    ) -> AsyncIterator[None]:
         """Serve, register with a control service, and beat until the context ends."""
         server = Server(to_control=True)
         rpc.add_AteomHerderServicer_to_server(self, server.grpc)
@@ -256,7 +281,7 @@ class FakeNode(rpc.AteomHerderServicer):
         channel = open_channel(control)
         self._control = api_rpc.NodeServiceStub(channel)
         await self.register(target)
-        beats = asyncio.create_task(self._beats(), name="fake node beats")
+        beats = asyncio.create_task(self._beats(beat_every_s), name="fake node beats")
         try:
             yield
         finally:
@@ -279,9 +304,9 @@ class FakeNode(rpc.AteomHerderServicer):
         self._target = target
         await self.beat()
 
-    async def _beats(self) -> None:
+    async def _beats(self, every_s: float) -> None:
         while True:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(every_s)
             try:
                 await self.beat()
             except AteError as exc:
@@ -308,11 +333,14 @@ class FakeNode(rpc.AteomHerderServicer):
         if fault is not None and fault.when == "hang":
             self.struck.set()
             await asyncio.Event().wait()
-        if fault is not None and fault.when == "before":
+        if fault is not None and fault.when in {"before", "wait"}:
             self.struck.set()
+            if fault.until is not None:
+                await fault.until.wait()
             raise fault.error
         if slot is not None:
             self._check(slot, fence)
+        self.before_effect(method)
         answer = await do()
         if fault is not None:
             self.struck.set()
@@ -320,6 +348,8 @@ class FakeNode(rpc.AteomHerderServicer):
         return answer
 
     def _check(self, slot: Slot, fence: pb.Fence) -> None:
+        for name in (fence.operation_id, fence.actor_uid):
+            component(name, "part of a fence")
         if fence.ateom_boot_id != self.boot_id or fence.claim < slot.claim:
             raise AteError(Reason.STALE_EPOCH, "another boot id, or an older claim")
         slot.claim = fence.claim

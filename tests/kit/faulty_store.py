@@ -7,12 +7,14 @@ from ateapi.store.store import Store
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 
+FaultWhen = Literal["before", "after"]
+
 
 class FaultyStore(Store):
     """The real store; `fail` makes its next calls of a verb go wrong."""
 
-    def fail(self, verb: str, *when: Literal["before", "after"]) -> None:
-        """Let the next calls of `begin`, `finish` or `fence` fail, one entry a call."""
+    def fail(self, verb: str, *when: FaultWhen) -> None:
+        """Let the next calls of a verb below fail, one entry a call."""
         self._faults().setdefault(verb, []).extend(when)
 
     async def begin(self, request: rows.Begin) -> rows.BeginResult:
@@ -30,6 +32,18 @@ class FaultyStore(Store):
     async def fence(self, operation_id: str, owner: str) -> rows.OperationRow:
         fault = self._strike("fence")
         result = await super().fence(operation_id, owner)
+        _lose(fault)
+        return result
+
+    async def delete_actor(self, ref: rows.ActorRef, any_state: bool) -> rows.ActorRow:
+        fault = self._strike("delete_actor")
+        result = await super().delete_actor(ref, any_state)
+        _lose(fault)
+        return result
+
+    async def worker(self, uid: str) -> rows.WorkerRow | None:
+        fault = self._strike("worker")
+        result = await super().worker(uid)
         _lose(fault)
         return result
 

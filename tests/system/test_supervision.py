@@ -50,12 +50,13 @@ async def test_a_sandbox_that_is_gone_crashes_its_actor(tmp_path: Path) -> None:
     async with control_and_node(tmp_path) as (it, node):
         ref, slot = await running(it, node)
         slot.clear()
-        await node.beat()
-        actor = await it.get(ref)
-        assert (actor.status, actor.crash.reason) == (
-            pb.Actor.STATUS_CRASHED,
-            Reason.WORKER_LOST,
-        )
+
+        async def check() -> None:
+            actor = await it.get(ref)
+            assert actor.status == pb.Actor.STATUS_CRASHED
+            assert actor.crash.reason == Reason.WORKER_LOST
+
+        await eventually(check)
 
 
 async def test_a_worker_that_is_gone_crashes_its_actor_and_is_removed(tmp_path: Path) -> None:
@@ -102,18 +103,24 @@ async def test_a_free_worker_that_is_not_empty_is_quarantined_and_cleaned(tmp_pa
         (slot,) = node.slots.values()
         slot.actor_uid, slot.epoch = "6c8f1b4e-0000-4000-8000-000000000000", 3
         slot.phase = pb.SandboxState.PHASE_RUNNING
-        await node.beat()
+
+        async def check() -> None:
+            assert node.calls == ["Reset"]
+
+        await eventually(check)
         await workers_are(it, State.STATE_FREE)
         assert slot.phase == pb.SandboxState.PHASE_NONE
-        assert node.calls == ["Reset"]
 
 
 async def test_a_paused_sandbox_without_an_operation_is_woken(tmp_path: Path) -> None:
     async with control_and_node(tmp_path) as (it, node):
         ref, slot = await running(it, node)
         slot.phase = pb.SandboxState.PHASE_PAUSED
-        await node.beat()
-        assert slot.phase == pb.SandboxState.PHASE_RUNNING
+
+        async def check() -> None:
+            assert slot.phase == pb.SandboxState.PHASE_RUNNING
+
+        await eventually(check)
         assert await it.status(ref) == "RUNNING"
 
 
