@@ -16,7 +16,7 @@ from aterpc import targets
 from aterpc.server import MAX_SOCKET_PATH_BYTES
 
 # `hook egress` of nftables' netdev family: the youngest thing that the workers' networks need.
-MIN_KERNEL: Final = (5, 16)
+MIN_KERNEL: Final[tuple[int, int]] = (5, 16)
 MACHINES: Final = ("x86_64", "aarch64")
 # linux/capability.h
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21

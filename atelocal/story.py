@@ -143,17 +143,18 @@ class Story:
 
     async def _occupy(self, worker: str) -> None:
         """Have another actor run on a worker; which free one an actor gets is not ours to say."""
+        elsewhere: list[str] = []
         for number in range(1, self._workers + 1):
             name = f"neighbour-{number}"
             await self._create(name)
             actor = await self._resume(name, "")
             if actor.ateom_pod_name == worker:
                 break
-            # It held another one; all of them would leave the actor none.
-        else:
-            check(False, "no neighbour got the worker", worker)  # a condition
-        for other in range(1, number):
-            request = pb.DeleteActorRequest(actor_ref=ref(f"neighbour-{other}"), any_state=True)
+            elsewhere.append(name)
+        check(len(elsewhere) < self._workers, "no neighbour got the worker", worker)
+        # All of them together would leave the actor no worker.
+        for name in elsewhere:
+            request = pb.DeleteActorRequest(actor_ref=ref(name), any_state=True)
             await channels.call(self._actors.DeleteActor, request, timeout_s=_CALL_S)
 
     async def _create(self, name: str) -> pb.Actor:

@@ -104,8 +104,12 @@ def _signals(wishes: Wishes) -> Iterator[None]:
         wishes.stop.set()
 
     loop = asyncio.get_running_loop()
-    handlers = dict.fromkeys((signal.SIGINT, signal.SIGTERM, signal.SIGHUP), wish)
-    handlers[signal.SIGQUIT] = wish_now
+    handlers: dict[signal.Signals, Callable[[], None]] = {
+        signal.SIGINT: wish,
+        signal.SIGTERM: wish,
+        signal.SIGHUP: wish,
+        signal.SIGQUIT: wish_now,
+    }
     for number, handler in handlers.items():
         loop.add_signal_handler(number, handler)
     try:

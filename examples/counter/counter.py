@@ -65,7 +65,6 @@ class Handler(BaseHTTPRequestHandler):
     server_version = "counter"
     # A peer that connects and says nothing must not keep the others waiting for ever.
     timeout = 5
-    server: "Server"
 
     def __getattr__(self, name: str) -> object:
         if name.startswith("do_"):
@@ -76,6 +75,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer any method."""
         url = urlsplit(self.path)
         query = parse_qs(url.query)
+        assert isinstance(self.server, Server)
         state = self.server.state
         if url.path == "/readyz":
             self.reply({"ready": True, "count": state.count})
