@@ -16,7 +16,7 @@ from aterpc import targets
 from aterpc.server import MAX_SOCKET_PATH_BYTES
 
 # `hook egress` of nftables' netdev family: the youngest thing that the workers' networks need.
-MIN_KERNEL: Final[tuple[int, int]] = (5, 16)
+MIN_KERNEL: Final[tuple[int, ...]] = (5, 16)
 MACHINES: Final = ("x86_64", "aarch64")
 # linux/capability.h
 _CAP_NET_ADMIN, _CAP_SYS_ADMIN = 12, 21
@@ -68,7 +68,7 @@ def check_machine(machine: Machine, *, network: bool) -> None:
         msg = "sandboxes and network namespaces need root: run it with sudo"
         raise RefusedError(msg)
     found = re.match(r"(\d+)\.(\d+)", machine.release)
-    version = (int(found[1]), int(found[2])) if found else (0, 0)
+    version: tuple[int, ...] = (int(found[1]), int(found[2])) if found else (0, 0)
     if version < MIN_KERNEL:
         need = ".".join(map(str, MIN_KERNEL))
         msg = f"kernel {machine.release} is not supported: boot one of version {need} or newer"

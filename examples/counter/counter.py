@@ -13,6 +13,7 @@ import os
 import sys
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import cast
 from urllib.parse import parse_qs, urlsplit
 
 LOG = Path(os.environ.get("COUNTER_LOG", "/var/lib/counter/log"))
@@ -75,8 +76,7 @@ class Handler(BaseHTTPRequestHandler):
         """Answer any method."""
         url = urlsplit(self.path)
         query = parse_qs(url.query)
-        assert isinstance(self.server, Server)
-        state = self.server.state
+        state = cast("Server", self.server).state
         if url.path == "/readyz":
             self.reply({"ready": True, "count": state.count})
             return
