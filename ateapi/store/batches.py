@@ -22,7 +22,8 @@ class Batches:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._loop = asyncio.get_running_loop()
-        self._waiting: list[tuple[asyncio.Future[Any], Call]] = []
+        # The future, the verb, and whether it is flushed before it is told.
+        self._waiting: list[tuple[asyncio.Future[Any], Call, bool]] = []
         self._running: Sequence[asyncio.Future[Any]] | None = None
         self._scheduled = False
         self._idle = asyncio.Event()
@@ -30,17 +31,28 @@ class Batches:
         self._closed = False
 
     def put(self, verb: Verb[P, R], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[R]:
-        """Return the future of a verb's result.
+        """Return the future of a verb's result, which is durable.
 
         A caller that goes away before the verb's transaction began takes it back; later the verb
         takes place.
         """
+        return self._put(verb, cast("tuple[object, ...]", args), flush=True)
+
+    def put_lazily(
+        self, verb: Verb[P, R], /, *args: P.args, **kwargs: P.kwargs
+    ) -> asyncio.Future[R]:
+        """As `put`, but the result is durable FLUSH_S later, or with the next that is put."""
+        return self._put(verb, cast("tuple[object, ...]", args), flush=False)
+
+    def _put(
+        self, verb: Verb[..., R], args: tuple[object, ...], *, flush: bool
+    ) -> asyncio.Future[R]:
         future: asyncio.Future[R] = self._loop.create_future()
         if self._closed or len(self._waiting) >= MOST_WAITING:
             why = "the store is closed" if self._closed else "too many verbs wait for the store"
             future.set_exception(AteError(Reason.STORAGE_UNAVAILABLE, why))
             return future
-        self._waiting.append((future, (verb, cast("tuple[object, ...]", args))))
+        self._waiting.append((future, (verb, args), flush))
         self._schedule()
         return future
 
@@ -58,8 +70,9 @@ class Batches:
         if not batch:
             self._rest()
             return
-        self._running = [future for future, _ in batch]
-        self._engine.run([call for _, call in batch], self._done)
+        self._running = [future for future, _, _ in batch]
+        flush = any(flush for _, _, flush in batch)
+        self._engine.run([call for _, call, _ in batch], self._done, flush=flush)
 
     def _done(self, outcomes: list[Outcome]) -> None:
         futures, self._running = self._running or (), None

@@ -34,10 +34,13 @@ STORAGE: Final = (
 # All that one connection executes stays prepared.
 _STATEMENTS: Final = 256
 
+# A commit is on the disk before it is told; or it is not, but survives the end of the process.
+FLUSH: Final = "pragma synchronous = full"
+NO_FLUSH: Final = "pragma synchronous = normal"
+
 _PRAGMAS: Final = (
     "pragma journal_mode = wal",
-    # Each commit is on the disk before it is told: an epoch may never be given twice.
-    "pragma synchronous = full",
+    FLUSH,
     "pragma wal_autocheckpoint = 0",
     "pragma foreign_keys = on",
     "pragma temp_store = memory",

@@ -38,6 +38,10 @@ Call = tuple[Callable[..., object], tuple[object, ...]]
 # Result and None, or None and what the verb raised.
 Outcome = tuple[object, Exception | None]
 
+# How long what was committed without a flush may be lost with the machine's power
+# (docs/adr/0004).
+FLUSH_S: Final = 0.1
+
 # More would make those that wait for a batch wait for long.
 MOST_CALLS: Final = 256
 
@@ -53,13 +57,16 @@ class Engine(Protocol):
                 program wrote it; STORAGE_UNAVAILABLE: it does not answer.
         """
 
-    def run(self, calls: Sequence[Call], done: Callable[[list[Outcome]], None]) -> None:
+    def run(
+        self, calls: Sequence[Call], done: Callable[[list[Outcome]], None], *, flush: bool
+    ) -> None:
         """Run verbs in their order in one transaction, and then have `done` called in the loop.
 
-        What `done` is told has happened is durable. A verb that raises leaves no trace and does
-        not disturb the others. If the database does not answer, each outcome is
-        STORAGE_UNAVAILABLE, and it is unknown whether the verbs took place: that is why they are
-        idempotent. The next `run` comes after `done`.
+        What `done` is told has happened survives the end of the process. With `flush` it also
+        survives a loss of power, and so does everything before it; without, FLUSH_S later. A verb
+        that raises leaves no trace and does not disturb the others. If the database does not
+        answer, each outcome is STORAGE_UNAVAILABLE, and it is unknown whether the verbs took
+        place: that is why they are idempotent. The next `run` comes after `done`.
         """
 
     async def read(self, query: Verb[P, R], /, *args: P.args, **kwargs: P.kwargs) -> R:

@@ -101,12 +101,16 @@ class Store:
     async def finish(self, operation_id: str, owner: str, outcome: Finish) -> ActorRow:
         """Put an operation's actor to rest, settle its worker, record the outcome.
 
-        Repeated with the same outcome, it returns the actor as it is now.
+        Repeated with the same outcome, it returns the actor as it is now. A success may be lost
+        with the machine's power for a moment (docs/adr/0004); then the operation is open again.
 
         Raises:
             AteError: STALE_EPOCH: the operation is finished, or another's.
             ValueError: The outcome cannot be one of this operation.
         """
+        if outcome.reason is None and outcome.crash is None:
+            self.round_trips += 1
+            return await self._batches.put_lazily(finish, operation_id, owner, outcome)
         return await self._write(finish, operation_id, owner, outcome)
 
     async def fence(self, operation_id: str, owner: str) -> OperationRow:

@@ -146,7 +146,7 @@ class Lab:
         def run(x: Execute) -> list[tuple[object, ...]]:
             return x(sql, values).fetchall()
 
-        self.engine.run([(run, ())], done.set_result)
+        self.engine.run([(run, ())], done.set_result, flush=True)
         ((rows, error),) = await done
         if error is not None:
             raise error

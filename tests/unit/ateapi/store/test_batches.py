@@ -20,6 +20,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
+        self.flushed: list[bool] = []
         self._done: Callable[[], None] | None = None
 
     async def open(self) -> None: ...
@@ -29,8 +30,11 @@ class Gate:
     async def read(self, query: Verb[..., R], /, *_args: object, **_more: object) -> R:
         raise NotImplementedError
 
-    def run(self, calls: Sequence[Call], done: Callable[[list[Outcome]], None]) -> None:
+    def run(
+        self, calls: Sequence[Call], done: Callable[[list[Outcome]], None], *, flush: bool
+    ) -> None:
         assert self._done is None
+        self.flushed.append(flush)
         names = [str(args[0]) for _, args in calls]
         self.batches.append(names)
         outcomes: list[Outcome] = [
@@ -68,6 +72,18 @@ async def test_what_is_asked_meanwhile_goes_together() -> None:
     assert gate.batches == [["a", "b"], ["c", "d", "e"]]
     gate.open_once()
     assert await asyncio.gather(*futures) == ["A", "B", "C", "D", "E"]
+
+
+async def test_batch_is_flushed_if_one_of_it_has_to_be() -> None:
+    gate = Gate()
+    queue = Batches(gate)
+    for lazy, durable in ((1, 0), (2, 1), (0, 1)):
+        futures = [queue.put_lazily(verb, "a") for _ in range(lazy)]
+        futures += [queue.put(verb, "b") for _ in range(durable)]
+        await turn()
+        gate.open_once()
+        await asyncio.gather(*futures)
+    assert gate.flushed == [False, True, True]
 
 
 async def test_refusal_reaches_its_caller_only() -> None:

@@ -37,7 +37,8 @@ async def lab() -> AsyncIterator[Lab]:
 async def run(engine: SqliteEngine, *calls: object) -> list[Outcome]:
     """Run verbs without arguments as one batch."""
     done: asyncio.Future[list[Outcome]] = asyncio.get_running_loop().create_future()
-    engine.run([(call, ()) for call in calls], done.set_result)  # type: ignore[misc]  # verbs
+    batch = [(call, ()) for call in calls]
+    engine.run(batch, done.set_result, flush=True)  # type: ignore[arg-type]  # verbs
     return await done
 
 
