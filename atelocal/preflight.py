@@ -67,9 +67,7 @@ def check_machine(machine: Machine, *, network: bool) -> None:
     if machine.uid != 0:
         msg = "sandboxes and network namespaces need root: run it with sudo"
         raise RefusedError(msg)
-    found = re.match(r"(\d+)\.(\d+)", machine.release)
-    version: tuple[int, ...] = (int(found[1]), int(found[2])) if found else (0, 0)
-    if version < MIN_KERNEL:
+    if _version(machine.release) < MIN_KERNEL:
         need = ".".join(map(str, MIN_KERNEL))
         msg = f"kernel {machine.release} is not supported: boot one of version {need} or newer"
         raise RefusedError(msg)
@@ -80,6 +78,11 @@ def check_machine(machine: Machine, *, network: bool) -> None:
             " --privileged"
         )
         raise RefusedError(msg)
+
+
+def _version(release: str) -> tuple[int, ...]:
+    found = re.match(r"(\d+)\.(\d+)", release)
+    return (int(found[1]), int(found[2])) if found else ()
 
 
 def check_tools(env: Mapping[str, str]) -> None:
