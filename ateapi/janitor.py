@@ -5,7 +5,7 @@ from typing import Final
 
 from ateapi.fleet import Fleet
 from ateapi.node_client import NodeClients
-from ateapi.store.rows import SnapshotRow
+from ateapi.store.rows import SnapshotRow, WorkerStatus
 from ateapi.store.store import Store
 from ateerrors.errors import AteError
 
@@ -24,8 +24,16 @@ class Janitor:
         self._fleet = fleet
 
     async def turn(self) -> None:
-        """Remove some condemned snapshots; those of nodes that are away stay for later."""
-        for actor_uid, snapshot in await self._store.condemned(_AT_ONCE):
+        """Remove some condemned snapshots.
+
+        Those of nodes that are away stay for later, and so do those of actors whose sandbox is
+        not yet proved gone: something may still be written for it.
+        """
+        condemned = await self._store.condemned(_AT_ONCE)
+        writing = await self._unproved() if condemned else set()
+        for actor_uid, snapshot in condemned:
+            if actor_uid in writing:
+                continue
             node_id = await self._node_for(snapshot)
             if not node_id:
                 continue
@@ -36,6 +44,11 @@ class Janitor:
                 log.warning("snapshot_not_deleted", extra=extra)
                 continue
             await self._store.forget_snapshots([snapshot.snapshot_id])
+
+    async def _unproved(self) -> set[str | None]:
+        """Return the actors of quarantined workers."""
+        workers = [worker for worker, _ in await self._store.workers()]
+        return {w.actor_uid for w in workers if w.status is WorkerStatus.QUARANTINED}
 
     async def _node_for(self, snapshot: SnapshotRow) -> str:
         """Return a live node that reaches the snapshot; empty when there is none."""

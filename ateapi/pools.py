@@ -32,6 +32,8 @@ class Pools:
         self._fleet = fleet
         # {worker uid: (namespace, pool)} as its node reports it.
         self._homes: dict[str, PoolName] = {}
+        # The pools as placement knows them.
+        self._placed: list[ResourceRow] = []
 
     def report(self, homes: Mapping[str, PoolName]) -> None:
         """Take the pools that a node reports its workers in."""
@@ -48,8 +50,9 @@ class Pools:
                 moved = True
                 extra = {"worker": worker.name, "pool": "/".join(pool)}
                 log.info("worker_lent", extra=extra)
-        if moved:
+        if moved or rows != self._placed:
             await self._fleet.refresh()
+            self._placed = rows
 
     def _moves(
         self, rows: list[ResourceRow], workers: list[WorkerRow]

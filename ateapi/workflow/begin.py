@@ -41,6 +41,7 @@ class Begin:
     async def execute(self, state: OperationState) -> None:
         result = await self._begin(state)
         if isinstance(result, rows.Joined):
+            state.joined = True
             state.outcome = await self.join(result.operation.operation_id)
         elif isinstance(result, rows.AlreadyThere):
             self.hints.put(result.actor)

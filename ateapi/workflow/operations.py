@@ -123,7 +123,14 @@ class Operations:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _request(self, state: OperationState) -> Outcome:
-        return await asyncio.shield(self._spawn(state))
+        task = self._spawn(state)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            # An operation goes on without its caller; what only waits for one does not.
+            if state.joined:
+                task.cancel()
+            raise
 
     async def _join(self, operation_id: str) -> Outcome:
         task = self._tasks.get(operation_id)

@@ -46,6 +46,7 @@ class OperationState:
         node_done: The node call succeeded: what fails from here on is only writing it down.
         snapshot: What the node made.
         sandbox_gone: The node saw the sandbox go: its worker can be freed at once.
+        joined: It only waits for the operation that owns the actor.
         unsure: An earlier try, maybe of a former life, has no answer: what it did to the sandbox,
             the answer to a later one does not say.
     """
@@ -63,6 +64,7 @@ class OperationState:
     node_done: bool = False
     snapshot: SnapshotRow | None = None
     sandbox_gone: bool = False
+    joined: bool = False
     unsure: bool = False
 
     @property

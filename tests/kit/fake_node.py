@@ -56,11 +56,11 @@ class Fault:
     Attributes:
         when: `before`: nothing is done; `after`: it is done and the caller is told otherwise;
             `hang`: it is not done, and there is no answer until the caller goes away; `wait`: as
-            `before`, but only when `until` is set.
+            `before`, but only when `until` is set; `slow`: it is done when `until` is set.
 
     """
 
-    when: Literal["before", "after", "hang", "wait"]
+    when: Literal["before", "after", "hang", "wait", "slow"]
     error: AteError = field(
         default_factory=lambda: AteError(Reason.NODE_UNAVAILABLE, "the reply was lost")
     )
@@ -87,6 +87,7 @@ class FakeNode(rpc.AteomHerderServicer):
         # Called by each method that it is asked for, after the fence was seen and before its work.
         self.before_effect: Callable[[str], None] = lambda _method: None
         self.struck = asyncio.Event()
+        self._called = asyncio.Event()
         self._made: dict[str, str] = {}
         self._sequence = itertools.count(1)
         self._session = ""
@@ -187,6 +188,7 @@ class FakeNode(rpc.AteomHerderServicer):
         self, request: pb.DeleteSnapshotRequest, context: Any
     ) -> pb.DeleteSnapshotResponse:
         where = request.local_config.snapshot_prefix or request.external_config.snapshot_uri_prefix
+        self._note("DeleteSnapshot")
         self.snapshots.pop(where, None)
         return pb.DeleteSnapshotResponse()
 
@@ -216,6 +218,13 @@ class FakeNode(rpc.AteomHerderServicer):
     def pause(self, method: str, *, until: asyncio.Event, then: AteError) -> None:
         """Let the next call of a method wait, do nothing, and fail."""
         self.faults.setdefault(method, []).append(Fault("wait", then, until))
+
+    async def called(self, method: str) -> None:
+        """Wait for the next call of a method."""
+        known = self.calls.count(method)
+        while self.calls.count(method) == known:
+            self._called.clear()
+            await self._called.wait()
 
     def holder_of(self, actor_uid: str) -> list[Slot]:
         """Return the slots that hold a sandbox of the actor."""
@@ -328,7 +337,7 @@ class FakeNode(rpc.AteomHerderServicer):
     async def _do(
         self, method: str, slot: Slot | None, fence: pb.Fence, do: Callable[[], Awaitable[AnswerT]]
     ) -> AnswerT:
-        self.calls.append(method)
+        self._note(method)
         fault = self.faults[method].pop(0) if self.faults.get(method) else None
         if fault is not None and fault.when == "hang":
             self.struck.set()
@@ -341,11 +350,18 @@ class FakeNode(rpc.AteomHerderServicer):
         if slot is not None:
             self._check(slot, fence)
         self.before_effect(method)
+        if fault is not None and fault.when == "slow" and fault.until is not None:
+            self.struck.set()
+            await fault.until.wait()
         answer = await do()
-        if fault is not None:
+        if fault is not None and fault.when == "after":
             self.struck.set()
             raise fault.error
         return answer
+
+    def _note(self, method: str) -> None:
+        self.calls.append(method)
+        self._called.set()
 
     def _check(self, slot: Slot, fence: pb.Fence) -> None:
         for name in (fence.operation_id, fence.actor_uid):

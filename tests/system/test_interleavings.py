@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from ateapi import janitor
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Report, Sandbox
@@ -23,6 +24,18 @@ Phase = pb.SandboxState.Phase
 
 BUG = AteError(Reason.INTERNAL, "a bug of the node")
 FULL = AteError(Reason.NODE_OUT_OF_RESOURCES, "the disk is full", report=Report(Sandbox.UNTOUCHED))
+
+POOL = """
+apiVersion: ate.dev/v1alpha1
+kind: WorkerPool
+metadata: {name: mine, namespace: default, labels: {tier: %s}}
+spec: {replicas: 1, ateomImage: local}
+"""
+
+
+@pytest.fixture
+def hurried_janitor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(janitor, "EVERY_S", 0.1)
 
 
 async def eventually_status(it: Control, ref: pb.ActorRef, status: str) -> None:
@@ -214,6 +227,7 @@ async def test_a_store_that_is_away_while_an_operation_is_taken_over(
     assert node.violations == []
 
 
+@pytest.mark.usefixtures("hurried_janitor")
 async def test_a_suspend_that_was_undone_leaves_no_files(tmp_path: Path) -> None:
     """The upload was complete before it failed: nobody points at it."""
     async with control_and_node(tmp_path) as (it, node):
@@ -232,6 +246,7 @@ async def test_a_suspend_that_was_undone_leaves_no_files(tmp_path: Path) -> None
         await it.do("resume", ref)
 
 
+@pytest.mark.usefixtures("hurried_janitor")
 async def test_a_crashed_actor_leaves_no_files_when_it_is_deleted(tmp_path: Path) -> None:
     """What its last checkpoint wrote is kept until then: it may be all that is left."""
     gone = AteError(Reason.RUNTIME_CHECKPOINT_FAILED, "no", report=Report(Sandbox.PAUSED))
@@ -250,6 +265,119 @@ async def test_a_crashed_actor_leaves_no_files_when_it_is_deleted(tmp_path: Path
             assert node.snapshots == {}
 
         await eventually(check)
+
+
+@pytest.mark.usefixtures("hurried_janitor")
+async def test_a_checkpoint_that_outlives_its_actor_leaves_no_files(tmp_path: Path) -> None:
+    """Files are removed only when nobody can write them any more."""
+    async with control_and_node(tmp_path) as (it, node):
+        ref, other = await it.prepare(), await it.create("other")
+        for verb in ("resume", "suspend"):
+            await it.do(verb, other)
+        await it.do("resume", ref)
+        written = asyncio.Event()
+        node.fail("Checkpoint", Fault("slow", until=written))
+        node.fail("Reset", Fault("slow", until=written))
+        suspend = asyncio.create_task(it.do("suspend", ref))
+        await node.struck.wait()
+        delete = asyncio.create_task(it.delete(ref, any_state=True))
+        await node.called("Reset")
+        await it.delete(other)
+
+        async def deleted() -> None:
+            assert "DeleteSnapshot" in node.calls
+
+        # The janitor had a turn at which the files of both were condemned.
+        await eventually(deleted)
+        assert len(await it.store.condemned(10)) == 1
+        written.set()
+        await asyncio.gather(suspend, delete, return_exceptions=True)
+        await eventually_free(it, 2)
+
+        async def check() -> None:
+            assert node.snapshots == {}
+            assert await it.store.condemned(10) == []
+
+        await eventually(check)
+
+
+@pytest.mark.parametrize("stuck", ["Checkpoint", "Cancel", "Run", "Reset"])
+async def test_a_service_that_stops_waits_for_nothing(tmp_path: Path, stuck: str) -> None:
+    """Whatever its operations are trying over and over: the next life goes on."""
+    node = FakeNode(2)
+    before, verb, status = (
+        ((), "resume", "RUNNING")
+        if stuck in {"Run", "Reset"}
+        else (
+            ("resume",),
+            "suspend",
+            "SUSPENDED",
+        )
+    )
+    async with (
+        asyncio.timeout(60),
+        control(tmp_path) as it,
+        node.serving(tmp_path, it.target),
+    ):
+        ref = await it.prepare()
+        for earlier in before:
+            await it.do(earlier, ref)
+        if stuck in {"Reset", "Cancel"}:
+            node.fail("Run" if stuck == "Reset" else "Checkpoint", Fault("before", BUG))
+        node.fail(stuck, *[Fault("before")] * 1000)
+        request = asyncio.create_task(it.do(verb, ref))
+        for _ in range(2):
+            await node.called(stuck)
+    await asyncio.gather(request, return_exceptions=True)
+    node.faults.clear()
+    async with control(tmp_path) as it, node.serving(tmp_path, it.target):
+        await eventually_status(it, ref, status)
+    assert node.violations == []
+
+
+async def test_callers_that_joined_and_went_away_leave_nothing_behind(tmp_path: Path) -> None:
+    def tasks() -> int:
+        names = [task.get_name() for task in asyncio.all_tasks()]
+        return names.count("suspend demo/a")
+
+    async with control_and_node(tmp_path) as (it, node):
+        ref = await it.prepare()
+        await it.do("resume", ref)
+        node.fail("Checkpoint", Fault("hang"))
+        first = asyncio.create_task(it.do("suspend", ref, timeout_s=5))
+        await node.struck.wait()
+        joiners = [it.do("suspend", ref, timeout_s=0.2) for _ in range(5)]
+        for outcome in await asyncio.gather(*joiners, return_exceptions=True):
+            assert isinstance(outcome, AteError)
+
+        async def check() -> None:
+            assert tasks() == 1
+
+        await eventually(check)
+        first.cancel()
+        await asyncio.gather(first, return_exceptions=True)
+        assert tasks() == 1
+
+
+async def test_new_labels_of_a_pool_count_at_once(tmp_path: Path) -> None:
+    async with control_and_node(tmp_path) as (it, _):
+        ref = await it.prepare()
+        await it.apply(POOL % "fast")
+
+        async def lent() -> None:
+            assert "mine" in {w.worker_pool for w in await it.workers()}
+
+        await eventually(lent)
+        await it.select(ref, tier="slow")
+        await it.apply(POOL % "slow")
+
+        async def placed() -> None:
+            try:
+                await it.do("resume", ref)
+            except AteError as exc:
+                raise AssertionError from exc
+
+        await eventually(placed, within_s=3)
 
 
 @pytest.mark.parametrize("field", ["node_id", "node_name", "target"])
