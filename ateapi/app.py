@@ -82,6 +82,8 @@ async def running(
         node_service = NodeService(store, fleet, nodes, lending, supervision)
         rpc.add_NodeServiceServicer_to_server(node_service, server.grpc)
         server.reflect((*names, "ateapi.Catalog", "ateapi.NodeService"))
+        # What follows may fail; the real stop is the first thing that is done at the end.
+        stack.push_async_callback(server.stop, 0)
         targets = tuple(server.bind(target) for target in config.listen)
 
         await recovering.take_over()

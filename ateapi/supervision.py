@@ -68,10 +68,12 @@ class Supervision:
                 continue
             known[worker.uid] = (worker.status, worker.claim, worker.epoch)
             state = states.get(worker.uid)
+            lasting = before.get(worker.uid) == known[worker.uid]
             if state is None:
-                await self._gone(worker, actor)
+                # A node that has just begun may not have found all its workers yet.
+                if lasting:
+                    await self._gone(worker, actor)
             elif state.claim == worker.claim:
-                lasting = before.get(worker.uid) == known[worker.uid]
                 await self._compare(worker, actor, state, lasting=lasting)
         return known
 

@@ -313,6 +313,10 @@ class FakeNode(rpc.AteomHerderServicer):
         self._target = target
         await self.beat()
 
+    async def register_again(self) -> None:
+        """As an agent that was started again."""
+        await self.register(self._target)
+
     async def _beats(self, every_s: float) -> None:
         while True:
             await asyncio.sleep(every_s)
@@ -321,7 +325,7 @@ class FakeNode(rpc.AteomHerderServicer):
             except AteError as exc:
                 if exc.reason is Reason.SESSION_UNKNOWN:
                     with contextlib.suppress(AteError):
-                        await self.register(self._target)
+                        await self.register_again()
 
     def _slot(self, uid: str) -> Slot:
         return self.slots[uid]

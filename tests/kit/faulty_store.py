@@ -41,6 +41,12 @@ class FaultyStore(Store):
         _lose(fault)
         return result
 
+    async def take_over(self, owner: str) -> list[rows.OperationRow]:
+        fault = self._strike("take_over")
+        result = await super().take_over(owner)
+        _lose(fault)
+        return result
+
     async def worker(self, uid: str) -> rows.WorkerRow | None:
         fault = self._strike("worker")
         result = await super().worker(uid)

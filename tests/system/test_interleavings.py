@@ -33,6 +33,10 @@ spec: {replicas: 1, ateomImage: local}
 """
 
 
+def sockets(folder: Path) -> list[Path]:
+    return list(folder.glob("*.sock"))
+
+
 @pytest.fixture
 def hurried_janitor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(janitor, "EVERY_S", 0.1)
@@ -64,6 +68,19 @@ async def test_a_beat_that_comes_late_crashes_nobody(tmp_path: Path) -> None:
         assert await it.status(ref) == "RUNNING"
         await node.beat()
         assert await it.status(ref) == "RUNNING"
+
+
+async def test_a_node_that_has_not_found_all_its_workers_crashes_nobody(tmp_path: Path) -> None:
+    """As an agent that was started again and beats before it has looked everywhere."""
+    async with control_and_node(tmp_path, beat_every_s=3600) as (it, node):
+        ref = await it.prepare()
+        await it.do("resume", ref)
+        slots, node.slots = node.slots, {}
+        await node.register_again()
+        node.slots = slots
+        await node.beat()
+        assert await it.status(ref) == "RUNNING"
+        assert len(await it.workers()) == 2
 
 
 async def test_a_sandbox_that_cannot_be_woken_hides_no_crash(tmp_path: Path) -> None:
@@ -378,6 +395,16 @@ async def test_new_labels_of_a_pool_count_at_once(tmp_path: Path) -> None:
                 raise AssertionError from exc
 
         await eventually(placed, within_s=3)
+
+
+async def test_a_service_that_cannot_start_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(AteError) as caught:
+        async with control(tmp_path, failing={"take_over": ["after"]}):
+            pass
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+    assert sockets(tmp_path) == []
+    async with control(tmp_path) as it:
+        assert await it.workers() == []
 
 
 @pytest.mark.parametrize("field", ["node_id", "node_name", "target"])

@@ -63,10 +63,9 @@ async def test_a_worker_that_is_gone_crashes_its_actor_and_is_removed(tmp_path: 
     async with control_and_node(tmp_path) as (it, node):
         ref, slot = await running(it, node)
         del node.slots[slot.uid]
-        await node.beat()
-        assert (await it.get(ref)).crash.reason == Reason.WORKER_LOST
 
         async def check() -> None:
+            assert (await it.get(ref)).crash.reason == Reason.WORKER_LOST
             assert [worker.worker_pod for worker in await it.workers()] == [
                 other.name for other in node.slots.values()
             ]
