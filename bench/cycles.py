@@ -23,7 +23,7 @@ from atepb import ateapi_pb2_grpc as rpc
 from aterpc.channels import call, open_channel
 from bench.figures import Figures
 from bench.processes import cpu_ns, python, until
-from tests.kit.control import TEMPLATE
+from tests.kit.control import TEMPLATE, control_and_node
 
 CLIENTS: Final = (1, 8, 32)
 _WARM_UP: Final = 20
@@ -121,9 +121,30 @@ async def prepare(folder: Path, control: str) -> None:
         await channel.close()
 
 
+async def round_trips(figures: Figures) -> None:
+    """Count the verbs of the store that a resume and a suspend take, in this process.
+
+    The median: what runs beside the RPCs (beats, clean-up) now and then asks the store too.
+    """
+    counts: dict[str, list[int]] = {"resume": [], "suspend": []}
+    with tempfile.TemporaryDirectory(prefix="ate-bench-") as name:
+        async with control_and_node(Path(name)) as (it, _):
+            ref = await it.prepare()
+            for _ in range(_WARM_UP):
+                for verb, found in counts.items():
+                    before = it.store.round_trips
+                    await it.do(verb, ref)
+                    found.append(it.store.round_trips - before)
+    for verb, found in counts.items():
+        count = statistics.median(found)
+        print(f"{verb}: {count:.0f} round trips to the store")
+        figures.add(f"store_round_trips_{verb}", count, "1")
+
+
 async def run(seconds: float) -> None:
     """Run all the benchmarks and print them."""
     figures = Figures()
+    await round_trips(figures)
     with tempfile.TemporaryDirectory(prefix="ate-bench-") as name:
         folder = Path(name)
         control = f"unix:{folder}/ateapi.sock"
