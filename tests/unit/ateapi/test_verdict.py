@@ -113,9 +113,7 @@ def test_suspend_of_a_paused_actor(reason: Reason, action: Action) -> None:
 
 def test_a_lone_crash_actor_is_honoured_and_gets_a_reason() -> None:
     """What the reference system's nodes say, without a precise reason beside it."""
-    lone = AteError(
-        Reason.INTERNAL, "gone", code=grpc.StatusCode.DATA_LOSS, crash_requested=True
-    )
+    lone = AteError(Reason.INTERNAL, "gone", code=grpc.StatusCode.DATA_LOSS, crash_requested=True)
     assert verdict(Verb.SUSPEND, RUNNING, OWN, lone) is Action.CRASH
     assert verdict(Verb.RESUME, SUSPENDED, OWN, lone) is Action.CRASH
     assert verdict(Verb.RESUME, SUSPENDED, BOOT, lone) is not Action.CRASH
