@@ -60,7 +60,7 @@ def _keep(slot: Slot, phase: Phase) -> None:
     if record is None or record.processes is None:
         return
     log.info("sandbox_adopted", extra={"slot": slot.name, "actor": record.actor_uid})
-    slot.hold(replace(record, phase=phase))
+    slot.note(replace(record, phase=phase))
     slot.attend(record.processes)
 
 
@@ -68,8 +68,8 @@ def _bury(slot: Slot, record: SandboxRecord) -> None:
     if record.is_live:
         # It ended while nobody watched: its code is lost, the fact is not.
         output = last_output(record.output, record.output_start)
-        slot.hold(replace(record, phase=Phase.EXITED, processes=None, last_output=output))
+        slot.note(replace(record, phase=Phase.EXITED, processes=None, last_output=output))
     elif record.phase is Phase.CHANGING:
-        slot.hold(None)
+        slot.note(None)
     else:
-        slot.hold(replace(record, processes=None))
+        slot.note(replace(record, processes=None))

@@ -1,5 +1,6 @@
 """Wires ateom: the one place where its parts meet."""
 
+import asyncio
 import contextlib
 import fcntl
 import logging
@@ -12,9 +13,11 @@ from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateom.adoption import adopt
 from ateom.config import Config
-from ateom.gvisor import RunscRuntime, probe
+from ateom.gvisor import RunscRuntime
+from ateom.logs import keep_short
 from ateom.netdev import NetworkError
 from ateom.network import NULL, Network, plan
+from ateom.probe import probe
 from ateom.process import become_subreaper
 from ateom.procs import machine_boot_id
 from ateom.record import SlotFiles
@@ -62,6 +65,11 @@ async def running(config: Config) -> AsyncIterator[App]:
         async with contextlib.AsyncExitStack() as stack:
             sandboxes, slots = await _prepare(config, folder)
             stack.push_async_callback(_leave, config, sandboxes, slots)
+            trimming = asyncio.create_task(
+                keep_short(slots, config.limits.log_bytes), name="keep logs short"
+            )
+            stack.push_async_callback(asyncio.wait, [trimming])
+            stack.callback(trimming.cancel)
             server = Server()
             service = AteomService(
                 slots, sandboxes, namespace=config.namespace, pool=config.pool_name

@@ -18,11 +18,13 @@ class Limits:
         ready_s: How long a workload may take to be ready after its start.
         settle_s: How long a booted program without a probe has to live to count as started.
         stop_grace_s: What running calls get when ateom stops.
+        log_bytes: How long the output of a program, or the runtime's log of it, may grow.
     """
 
     ready_s: float = 30.0
     settle_s: float = 0.5
     stop_grace_s: float = 2.0
+    log_bytes: int = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,9 @@
 """The gVisor sandbox class: SandboxRuntime over runsc."""
 
-import asyncio
 import contextlib
-import hashlib
 import json
 import logging
 import os
-import platform as host
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +28,6 @@ log = logging.getLogger(__name__)
 
 SANDBOX_CLASS: Final = "gvisor"
 IMAGE_FILES: Final = ("checkpoint.img", "pages.img", "pages_meta.img")
-_ARCH: Final = {"x86_64": "amd64", "aarch64": "arm64"}
 # How long a sandbox takes to end after `delete -force` (23 ms at most were seen).
 _DELETED_S: Final = 2.0
 # Beside the pages: kernel state and metadata of a sandbox (0.2 MB were seen).
@@ -43,7 +39,7 @@ class RunscRuntime:
     """Drives gVisor sandboxes; one installation has one state root of runsc."""
 
     def __init__(self, runsc: Runsc, info: RuntimeInfo, scratch: Path) -> None:
-        """Use `probe` to make one.
+        """Use `ateom.probe` to make one.
 
         Args:
             runsc: The client, with the flags that all sandboxes get.
@@ -159,16 +155,39 @@ class RunscRuntime:
         for process in known:
             self._memory_files.pop(process, None)
         with (phases or Phases()).measure("runsc.delete"):
-            try:
-                await self._runsc.delete(sandbox_id)
-            except SandboxRuntimeError as exc:
-                log.warning("delete_failed", extra={"sandbox": sandbox_id, "error": exc.message})
-            else:
+            if self._names_strangers(sandbox_id):
+                log.warning("pids_of_others", extra={"sandbox": sandbox_id})
+            elif await self._deleted(sandbox_id):
                 gone = await all_gone(known, _DELETED_S)
                 await _reap(known, is_thorough=processes is None)
                 if gone and not self._files(sandbox_id):
                     return
         await self._destroy(sandbox_id, known)
+
+    async def _deleted(self, sandbox_id: str) -> bool:
+        try:
+            await self._runsc.delete(sandbox_id)
+        except SandboxRuntimeError as exc:
+            log.warning("delete_failed", extra={"sandbox": sandbox_id, "error": exc.message})
+            return False
+        return True
+
+    def _names_strangers(self, sandbox_id: str) -> bool:
+        """Whether a pid in runsc's state is another process's by now.
+
+        runsc knows its processes by nothing else and would kill that one: after a restart of the
+        machine, or long after a sandbox ended.
+        """
+        try:
+            pids = self._pids(sandbox_id)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        return any(
+            procs.identify(pid) is not None
+            and not is_sandbox(procs.argv_of(pid), self._runsc.root, sandbox_id)
+            for pid in pids
+            if pid > 0
+        )
 
     async def _destroy(self, sandbox_id: str, known: Sequence[Process]) -> None:
         """Do without runsc: it hangs on a wedged sandbox and refuses a damaged state file."""
@@ -204,7 +223,8 @@ class RunscRuntime:
         return size
 
     async def self_test(self) -> None:
-        await _self_test(self._runsc, self._scratch)
+        alone = RunscRuntime(self._runsc.with_(network="none"), self._info, self._scratch)
+        await self_test(alone, self._scratch)
 
     def _processes(self, sandbox_id: str) -> Processes:
         """Read a sandbox's processes from runsc's state file: runsc has no verb for the gofer's.
@@ -213,14 +233,17 @@ class RunscRuntime:
             SandboxRuntimeError: DIED: it has ended already; its state is gone.
         """
         try:
-            text = state_file(self._runsc.root, sandbox_id).read_text()
-            state: Any = json.loads(text)
-            pids = (int(state["sandbox"]["pid"]), int(state["goferPid"]))
+            pids = self._pids(sandbox_id)
         except (OSError, ValueError, KeyError, TypeError) as exc:
             msg = f"runsc keeps no readable state of sandbox {sandbox_id}"
             raise SandboxRuntimeError(Failure.DIED, msg) from exc
         main, *helpers = (procs.known(pid) for pid in pids)
         return Processes(main, tuple(helpers))
+
+    def _pids(self, sandbox_id: str) -> tuple[int, int]:
+        """Return the pids of sandbox and gofer that runsc has written down."""
+        state: Any = json.loads(state_file(self._runsc.root, sandbox_id).read_text())
+        return int(state["sandbox"]["pid"]), int(state["goferPid"])
 
     def _scan(self, sandbox_id: str | None) -> list[Process]:
         """Return all processes of a sandbox, or of every sandbox below our root."""
@@ -243,55 +266,6 @@ def _memory_file(main: Process) -> Path:
     """
     descriptors = Path("/proc", str(main.pid), "fd")
     return next(path for path in descriptors.iterdir() if str(path.readlink()).startswith(_MEMORY))
-
-
-async def probe(runsc: Runsc, scratch: Path) -> RunscRuntime:
-    """Find out what this runsc can do here: choose a platform, prove it, describe it.
-
-    Raises:
-        SandboxRuntimeError: It cannot run sandboxes here; the message says why.
-    """
-    arch = _ARCH.get(host.machine())
-    if arch is None:
-        msg = f"gVisor has no platform for machine type {host.machine()}"
-        raise SandboxRuntimeError(Failure.REFUSED, msg)
-    version = await runsc.version()
-    digest = asyncio.create_task(asyncio.to_thread(_digest, runsc.path), name="runsc-digest")
-    try:
-        chosen = await _choose_platform(runsc, scratch)
-        info = RuntimeInfo(
-            SANDBOX_CLASS,
-            await digest,
-            version,
-            chosen.image_flags,
-            arch,
-            await runsc.cpu_features(),
-        )
-    finally:
-        digest.cancel()
-        await asyncio.wait([digest])
-    return RunscRuntime(chosen, info, scratch)
-
-
-async def _choose_platform(runsc: Runsc, scratch: Path) -> Runsc:
-    failures = []
-    for name in ("systrap", "ptrace"):
-        candidate = runsc.with_(platform=name)
-        try:
-            await _self_test(candidate, scratch)
-        except SandboxRuntimeError as exc:
-            failures.append(f"{name}: {exc.message}")
-            log.warning("platform_refused", extra={"platform": name, "error": exc.message})
-        else:
-            log.info("platform_chosen", extra={"platform": name})
-            return candidate
-    msg = f"{runsc.path} cannot run sandboxes here: {'; '.join(failures)}"
-    raise SandboxRuntimeError(Failure.REFUSED, msg)
-
-
-async def _self_test(runsc: Runsc, scratch: Path) -> None:
-    nothing = RuntimeInfo(SANDBOX_CLASS, "", "", (), "", ())
-    await self_test(RunscRuntime(runsc.with_(network="none"), nothing, scratch), scratch)
 
 
 def _pids(processes: Sequence[Process]) -> Iterator[int]:
@@ -325,8 +299,3 @@ async def _reap(processes: Iterable[Process], *, is_thorough: bool) -> None:
     for process in processes:
         reap(process)
     await reap_orphans(KERNEL_NAMES, is_thorough=is_thorough)
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return f"sha256:{hashlib.file_digest(file, 'sha256').hexdigest()}"

@@ -82,7 +82,8 @@ def argv_of(pid: int) -> list[str]:
         raw = (_PROC / str(pid) / "cmdline").read_bytes()
     except OSError:
         return []
-    return [part.decode(errors="replace") for part in raw.rstrip(b"\0").split(b"\0")]
+    # As paths are read: they are compared with paths.
+    return [os.fsdecode(part) for part in raw.rstrip(b"\0").split(b"\0")]
 
 
 def scan(matches: Callable[[Sequence[str]], bool]) -> list[Process]:

@@ -12,12 +12,15 @@ import logging
 import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ateom.procs import Process
 from ateom.runtime import Processes
 
 log = logging.getLogger(__name__)
+
+# The same for every claim, and less than a sector of any disk.
+_CLAIM_BYTES: Final = 64
 
 
 class Phase(enum.StrEnum):
@@ -103,9 +106,26 @@ class SlotFiles:
             raise ValueError(msg) from exc
 
     def save_claim(self, claim: int) -> None:
-        """Store a claim; it is durable on return."""
+        """Store a claim; it is durable on return.
+
+        Over the old one, in one write of less than a sector, which is whole or not done: it takes
+        no room, so that a full disk keeps no one from undoing, and one flush instead of three.
+        """
+        data = json.dumps({"claim": claim}).ljust(_CLAIM_BYTES).encode()
+        try:
+            fd = os.open(self._claim, os.O_WRONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            self._make_claim(data)
+            return
+        try:
+            _write_all(fd, data)
+            os.fdatasync(fd)
+        finally:
+            os.close(fd)
+
+    def _make_claim(self, data: bytes) -> None:
         temporary = self._claim.with_suffix(".tmp")
-        _write(temporary, {"claim": claim}, sync=True)
+        _write(temporary, data, sync=True)
         temporary.replace(self._claim)
         folder = os.open(self.folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -133,7 +153,7 @@ class SlotFiles:
             return
         temporary = self._record.with_suffix(".tmp")
         saved = {"machine_boot_id": self._boot_id, "sandbox": asdict(record)}
-        _write(temporary, saved, sync=False)
+        _write(temporary, json.dumps(saved).encode(), sync=False)
         temporary.replace(self._record)
 
 
@@ -142,7 +162,8 @@ def last_output(path: str, start: int, limit: int = 256) -> str:
     size = 4 * limit
     with contextlib.suppress(OSError), Path(path).open("rb") as file:
         end = file.seek(0, os.SEEK_END)
-        file.seek(max(min(start, end), end - size))
+        # One that was cut meanwhile has only later output.
+        file.seek(max(start if start <= end else 0, end - size))
         text = file.read(size).decode(errors="replace").strip()
         # It goes into errors and tables: what would move a terminal's cursor is replaced.
         clean = "".join(
@@ -166,11 +187,17 @@ def _processes_from(saved: dict[str, Any]) -> Processes:
     )
 
 
-def _write(path: Path, content: object, *, sync: bool) -> None:
+def _write(path: Path, data: bytes, *, sync: bool) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
-        os.write(fd, json.dumps(content).encode())
+        _write_all(fd, data)
         if sync:
             os.fdatasync(fd)
     finally:
         os.close(fd)
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

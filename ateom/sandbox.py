@@ -107,7 +107,7 @@ class Sandboxes:
         """Note the phase of a sandbox, unless it has ended meanwhile."""
         held = held_by(slot)
         if held.is_live and held.phase is not phase:
-            self.hold(slot, replace(held, phase=phase))
+            slot.note(replace(held, phase=phase))
 
     async def _has_died(self, slot: Slot, exc: SandboxRuntimeError) -> bool:
         """Whether the sandbox has ended; waits for news of it when that is likely."""
@@ -165,13 +165,13 @@ class Sandboxes:
             return
         if held.phase is not Phase.CHANGING:
             held = replace(held, phase=Phase.CHANGING)
-            self.hold(slot, held)
+            slot.note(held)
         try:
             await self.runtime.delete(held.sandbox_id, held.processes, phases)
         except SandboxRuntimeError as exc:
             raise failures.not_proved_gone(exc, named(held.actor_uid, held.epoch)) from exc
         slot.unattend()
-        self.hold(slot, None)
+        slot.note(None)
         # Off the way of who waits for the slot to be empty; the next start waits for it.
         slot.refreshing = asyncio.create_task(
             self._refresh_quietly(slot), name=f"refresh-{slot.index}"
@@ -216,10 +216,8 @@ class Sandboxes:
             return 0
         return self.runtime.memory_bytes(held.processes)
 
-    def hold(
-        self, slot: Slot, record: SandboxRecord | None, *, report: Report | None = None
-    ) -> None:
-        """Set what the slot holds.
+    def hold(self, slot: Slot, record: SandboxRecord, *, report: Report) -> None:
+        """Set what the slot holds, for a start: a next life must find it.
 
         Raises:
             AteError: NODE_OUT_OF_RESOURCES: it cannot be written.

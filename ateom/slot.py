@@ -197,13 +197,26 @@ class Slot:
         msg = f"cannot command slot {self.name} with claim {claim}: claim {self.claim} is known"
         return AteError(Reason.STALE_EPOCH, msg, metadata={"worker": self.name})
 
-    def hold(self, record: SandboxRecord | None) -> None:
+    def hold(self, record: SandboxRecord) -> None:
         """Set what the slot holds, on disk first, and tell the watchers.
 
         Raises:
             OSError: It cannot be written; nothing has changed.
         """
         self.files.save_sandbox(record)
+        self.sandbox = record
+        self._on_change()
+
+    def note(self, record: SandboxRecord | None) -> None:
+        """Set what the slot holds, on disk if that is possible.
+
+        For what a next life finds out by itself: that a sandbox is paused, dead or half deleted.
+        A full disk must not keep anyone from undoing what filled it.
+        """
+        try:
+            self.files.save_sandbox(record)
+        except OSError as exc:
+            log.warning("record_not_written", extra={"slot": self.name, "error": str(exc)})
         self.sandbox = record
         self._on_change()
 
@@ -234,14 +247,7 @@ class Slot:
             "sandbox_exited",
             extra={"slot": self.name, "actor": record.actor_uid, "exit_code": code},
         )
-        ended = replace(record, phase=Phase.EXITED, exit_code=code, last_output=output)
-        try:
-            self.hold(ended)
-        except OSError as exc:
-            # What matters is that it is told; a next life finds the process dead.
-            log.warning("record_not_written", extra={"slot": self.name, "error": str(exc)})
-            self.sandbox = ended
-            self._on_change()
+        self.note(replace(record, phase=Phase.EXITED, exit_code=code, last_output=output))
 
     def _on_helper_exit(self, watch: Watch) -> None:
         """End a sandbox that lost a helper: it cannot be saved any more and may hang for ever.
