@@ -18,18 +18,28 @@ _AT_ONCE: Final = 100
 class Janitor:
     """First the files, then the record: what fails in between is done again."""
 
-    def __init__(self, store: Store, nodes: NodeClients, fleet: Fleet) -> None:
+    def __init__(
+        self, store: Store, nodes: NodeClients, fleet: Fleet, *, at_once: int = _AT_ONCE
+    ) -> None:
+        """Make it; `at_once` snapshots are asked of the store at a time."""
+        self._at_once = at_once
         self._store = store
         self._nodes = nodes
         self._fleet = fleet
 
     async def turn(self) -> None:
-        """Remove some condemned snapshots.
+        """Remove condemned snapshots, until few are left or no more can be removed now.
 
         Those of nodes that are away stay for later, and so do those of actors whose sandbox is
         not yet proved gone: something may still be written for it.
         """
-        condemned = await self._store.condemned(_AT_ONCE)
+        while await self._remove_some() == self._at_once:
+            log.info("more_snapshots_condemned", extra={"removed": self._at_once})
+
+    async def _remove_some(self) -> int:
+        """Remove what can be of a page of condemned snapshots; return how many that was."""
+        removed = 0
+        condemned = await self._store.condemned(self._at_once)
         writing = await self._unproved() if condemned else set()
         for actor_uid, snapshot in condemned:
             if actor_uid in writing:
@@ -44,6 +54,8 @@ class Janitor:
                 log.warning("snapshot_not_deleted", extra=extra)
                 continue
             await self._store.forget_snapshots([snapshot.snapshot_id])
+            removed += 1
+        return removed
 
     async def _unproved(self) -> set[str | None]:
         """Return the actors of quarantined workers."""

@@ -67,6 +67,8 @@ class Settlement:
         return _as_crash(error, crashed)
 
     async def _back(self, state: OperationState, error: AteError, *, freed: bool) -> AteError:
+        if state.uploads and error.reason is Reason.NODE_UNAVAILABLE:
+            error = _away(state, error)
         fate = WorkerFate.KEEP
         if state.verb is Verb.RESUME:
             fate = WorkerFate.FREE if freed else WorkerFate.QUARANTINE
@@ -237,6 +239,12 @@ def _as_failure(error: AteError, actor: ActorRow) -> AteError:
         report=error.report,
         violations=error.violations,
     )
+
+
+def _away(state: OperationState, error: AteError) -> AteError:
+    """Say that no other node can do it: the only copy is on the one that is away."""
+    msg = f"cannot suspend {state.ref}: its only copy is on node {state.node_id}, which is away"
+    return AteError(Reason.LOCALITY_UNSATISFIABLE, msg, metadata=error.metadata)
 
 
 def _code_without_loss(error: AteError) -> grpc.StatusCode:

@@ -362,3 +362,21 @@ async def test_delete_during_an_operation_ends_it(tmp_path: Path) -> None:
         await all_free(it)
         request.cancel()
         await asyncio.gather(request, return_exceptions=True)
+
+
+@pytest.mark.timeout(30)
+async def test_a_paused_actor_whose_node_is_away_stays_paused(tmp_path: Path) -> None:
+    """Its only copy is there: that no other node can upload it is what the caller is told."""
+    away = AteError(Reason.NODE_UNAVAILABLE, "away")
+    async with control_and_node(tmp_path) as (it, node):
+        ref = await it.prepare()
+        await it.do("resume", ref)
+        await it.do("pause", ref)
+        node.fail("Upload", *[Fault("before", away)] * 100)
+        with pytest.raises(AteError) as caught:
+            await it.do("suspend", ref, timeout_s=25)
+        assert caught.value.reason is Reason.LOCALITY_UNSATISFIABLE
+        assert caught.value.metadata["actorStatus"] == "STATUS_PAUSED"
+        node.faults.clear()
+        await it.do("suspend", ref)
+        await assert_at_rest(it, node, ref, "SUSPENDED")
