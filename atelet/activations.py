@@ -14,7 +14,7 @@ from atelet import bundles
 from atelet import files as fs
 from atelet.faults import FULL, text_of
 from atenode.manifest import Process
-from atenode.paths import ActivationPaths, NodePaths
+from atenode.paths import ActivationPaths, NodePaths, is_component
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,10 @@ def all_of(paths: NodePaths) -> list[tuple[str, int]]:
     return [
         (actor.name, int(epoch.name))
         for actor in paths.actors.iterdir()
-        if actor.is_dir() and not actor.name.startswith(fs.TEMPORARY)
+        # What is not ours is left alone, and keeps nobody from removing what is.
+        if is_component(actor.name) and actor.is_dir()
         for epoch in actor.iterdir()
-        if epoch.name.isdecimal()
+        if epoch.name.isdecimal() and str(int(epoch.name)) == epoch.name
     ]
 
 

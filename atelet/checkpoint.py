@@ -102,12 +102,11 @@ class _Flow:
             raise self._occupied(exc.message) from exc
         if stored is None:
             return None
-        made = (stored.manifest.actor_uid, stored.manifest.epoch)
-        if made != (self.request.fence.actor_uid, self.request.fence.epoch):
-            raise self._occupied(f"there is one of actor {made[0]} at epoch {made[1]}")
+        fence, made = self.request.fence, stored.manifest
+        if not stored.is_of(fence.actor_uid, fence.epoch):
+            raise self._occupied(f"there is one of actor {made.actor_uid} at epoch {made.epoch}")
         with leaves(Sandbox.PAUSED):
-            # Complete, but its writer may have been killed before it was durable.
-            await self.place.store.put(self.place.prefix, {}, stored.raw)
+            await reader.settle(self.place, stored)
         return stored
 
     async def _make(self) -> Stored:

@@ -47,20 +47,20 @@ class Operation(Generic[ResponseT]):
         self._records = records
 
     async def commit(self, response: ResponseT) -> None:
-        """Record success durably: a repeat gets it even if the process dies right afterwards."""
+        """Record success: a repeat gets it even if the process dies right afterwards."""
         self.committed = True
         await self._record(_success(self.call, response))
 
     async def begin(self) -> None:
         """Record that work begins: what has no outcome after a restart was interrupted."""
         try:
-            await self._records.write(Record(self.call), durable=False)
+            await self._records.write(Record(self.call))
         except AteError as exc:
             raise reported(exc, UNTOUCHED) from exc.__cause__
 
     async def succeed(self, response: ResponseT) -> None:
         """Record success with everything that is known at the end."""
-        await self._record(_success(self.call, response), durable=False)
+        await self._record(_success(self.call, response))
 
     async def fail(self, exc: AteError) -> None:
         """Record an error."""
@@ -69,9 +69,9 @@ class Operation(Generic[ResponseT]):
             record = Record(self.call, done=True, final=is_final(exc), status=status)
             await self._record(record)
 
-    async def _record(self, record: Record, *, durable: bool = True) -> None:
+    async def _record(self, record: Record) -> None:
         try:
-            await self._records.write(record, durable=durable)
+            await self._records.write(record)
         except AteError:
             # Every command is idempotent: without a record a repeat finds the same by looking.
             log.exception("outcome_not_recorded", extra={"operation": self.call.operation_id})
@@ -114,7 +114,7 @@ class Operations:
         """
         while True:
             running = self._running.get(call.operation_id)
-            if running is None:
+            if running is None or running.task.done():
                 running = self._start(call, response_type, work)
             _require_same(running.call, call)
             try:
@@ -176,11 +176,13 @@ class Operations:
             self._execute(operation, response_type, work), name=f"{call.verb} {call.operation_id}"
         )
         running = self._running[call.operation_id] = _Running(operation, task)
-        task.add_done_callback(lambda _: self._ended(call.operation_id))
+        task.add_done_callback(lambda _: self._ended(running))
         return running
 
-    def _ended(self, operation_id: str) -> None:
-        del self._running[operation_id]
+    def _ended(self, running: _Running) -> None:
+        # The next one may have begun before this was called.
+        if self._running.get(running.call.operation_id) is running:
+            del self._running[running.call.operation_id]
         self.ended.set()
 
     async def _execute(

@@ -70,7 +70,8 @@ class Record:
 class Records:
     """Records in `operations/<operation id>.json`; those of another boot of the machine are void.
 
-    The boot is the ground for trusting that what a record says of a sandbox still holds.
+    The boot is the ground for trusting that what a record says of a sandbox still holds. So they
+    are never synced: what only a loss of power takes is void then anyway.
     """
 
     def __init__(self, paths: NodePaths, boot_id: str, threads: Threads) -> None:
@@ -83,8 +84,8 @@ class Records:
         path = self._paths.outcome(operation_id)
         return await self._threads.run(lambda: self._read(path))
 
-    async def write(self, record: Record, *, durable: bool) -> None:
-        """Replace the record of an operation.
+    async def write(self, record: Record) -> None:
+        """Replace the record of an operation; it survives this process.
 
         Raises:
             AteError: NODE_OUT_OF_RESOURCES or NODE_UNAVAILABLE: it cannot be written.
@@ -92,7 +93,7 @@ class Records:
         path = self._paths.outcome(record.call.operation_id)
         data = json.dumps(self._value(record), sort_keys=True).encode()
         try:
-            await self._threads.run(lambda: fs.write_atomic(path, data, durable=durable))
+            await self._threads.run(lambda: fs.write_atomic(path, data, durable=False))
         except OSError as exc:
             full = exc.errno in FULL
             reason = Reason.NODE_OUT_OF_RESOURCES if full else Reason.NODE_UNAVAILABLE

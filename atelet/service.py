@@ -5,8 +5,9 @@ from typing import Any, TypeVar
 
 import grpc
 
+from ateerrors.report import Sandbox
 from atelet import checkpoint, convert, start, transfer, undo, validate
-from atelet.node import Node
+from atelet.node import Node, leaves
 from atelet.objects.places import Destination
 from atelet.operations import Operations
 from atelet.records import CHECKPOINT, Call, Records
@@ -45,14 +46,16 @@ class Herder(rpc.AteomHerderServicer):
         self, request: pb.CheckpointRequest, context: Context
     ) -> pb.CheckpointResponse:
         validate.checkpoint(request)
-        destination = convert.destination(request, request.fence.actor_uid)
+        destination = self._own(convert.destination(request, request.fence.actor_uid))
         call = _call(CHECKPOINT, request.target_ateom_uid, request.fence, destination)
         work = partial(checkpoint.checkpoint, self._node, request)
         return _logged(await self._operations.run(call, pb.CheckpointResponse, work))
 
     async def Upload(self, request: pb.UploadRequest, context: Context) -> pb.UploadResponse:
         validate.upload(request)
-        destination = Destination(request.fence.actor_uid, uri_prefix=request.snapshot_uri_prefix)
+        destination = self._own(
+            Destination(request.fence.actor_uid, uri_prefix=request.snapshot_uri_prefix)
+        )
         call = _call("Upload", "", request.fence, destination)
         work = partial(transfer.upload, self._node, request)
         return _logged(await self._operations.run(call, pb.UploadResponse, work))
@@ -93,7 +96,15 @@ class Herder(rpc.AteomHerderServicer):
         self, request: pb.DeleteSnapshotRequest, context: Context
     ) -> pb.DeleteSnapshotResponse:
         validate.snapshot(request)
-        return await self._operations.detached(transfer.delete(self._node, request))
+        return await self._operations.detached(
+            transfer.delete(self._node, self._operations, request)
+        )
+
+    def _own(self, destination: Destination) -> Destination:
+        """Refuse, before it is recorded anywhere, what would be written to another's place."""
+        with leaves(Sandbox.UNTOUCHED):
+            self._node.places.own(destination)
+        return destination
 
 
 def _logged(response: _Measured) -> _Measured:

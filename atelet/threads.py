@@ -9,7 +9,9 @@ from typing import Final, TypeVar
 T = TypeVar("T")
 
 # Hashing and syncing of one snapshot's files at once, and some more for another's.
-_THREADS: Final = 12
+_LONG: Final = 12
+# What is done in a moment does not wait for those.
+_SHORT: Final = 6
 
 
 class StoppedError(Exception):
@@ -24,11 +26,12 @@ class Threads:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="atelet-files")
+        self._short = ThreadPoolExecutor(_SHORT, thread_name_prefix="atelet-files")
+        self._long = ThreadPoolExecutor(_LONG, thread_name_prefix="atelet-bytes")
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run work that is short or must not stop half-way."""
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work)
+        future = asyncio.get_running_loop().run_in_executor(self._short, work)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -38,7 +41,7 @@ class Threads:
     async def run_stoppable(self, work: Callable[[threading.Event], T]) -> T:
         """Run long work that ends with StoppedError soon after its event is set."""
         stop = threading.Event()
-        future = asyncio.get_running_loop().run_in_executor(self._pool, work, stop)
+        future = asyncio.get_running_loop().run_in_executor(self._long, work, stop)
         try:
             return await asyncio.shield(future)
         except asyncio.CancelledError:
@@ -48,7 +51,8 @@ class Threads:
 
     def close(self) -> None:
         """Wait for all threads; nothing can be run afterwards."""
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        for pool in (self._short, self._long):
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 async def _ended(future: "asyncio.Future[T]") -> None:

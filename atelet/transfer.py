@@ -2,12 +2,12 @@
 
 import grpc
 
-from ateerrors.errors import AteError, FieldViolation, invalid_argument
+from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atelet import convert
 from atelet.node import Node
 from atelet.objects.places import Destination, Place
-from atelet.operations import Operation
+from atelet.operations import Operation, Operations
 from atelet.snapshots import reader
 from atepb import atelet_pb2 as pb
 
@@ -59,20 +59,24 @@ async def stat(node: Node, request: pb.StatSnapshotRequest) -> pb.StatSnapshotRe
     stored = await reader.find(place)
     if stored is None:
         return pb.StatSnapshotResponse()
+    await reader.settle(place, stored)
     return pb.StatSnapshotResponse(snapshot=convert.snapshot(stored, place.snapshot_id))
 
 
-async def delete(node: Node, request: pb.DeleteSnapshotRequest) -> pb.DeleteSnapshotResponse:
+async def delete(
+    node: Node, operations: Operations, request: pb.DeleteSnapshotRequest
+) -> pb.DeleteSnapshotResponse:
     """Remove a snapshot of an actor; fine when there is none.
 
     Raises:
-        AteError: INVALID_ARGUMENT: the place is another actor's; STORAGE_UNAVAILABLE.
+        AteError: INVALID_ARGUMENT: the place is another actor's; OPERATION_IN_PROGRESS: it is
+            being written or read; STORAGE_UNAVAILABLE.
     """
-    place = node.places.of(convert.destination(request, request.actor_uid))
-    if place.prefix.split("/")[-2] != request.actor_uid:
-        description = f"{place.prefix} is not of actor {request.actor_uid}"
-        raise invalid_argument(
-            [FieldViolation("external_config.snapshot_uri_prefix", description)]
-        )
+    place = node.places.own(convert.destination(request, request.actor_uid))
+    for call in operations.running():
+        if call.destination and node.places.of(call.destination).prefix == place.prefix:
+            # What is written would be there afterwards, and nobody would ever delete it.
+            msg = f"cannot delete snapshot {place.prefix}: {call.verb} of it runs"
+            raise AteError(Reason.OPERATION_IN_PROGRESS, msg)
     await place.store.delete(place.prefix)
     return pb.DeleteSnapshotResponse()

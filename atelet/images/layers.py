@@ -57,7 +57,7 @@ def apply_layer(
     """
     what = f"layer {layer.digest}"
     try:
-        with image.blob(layer).open("rb") as raw:
+        with image.open_layer(layer) as raw:
             reader = HashingReader(raw)
             _unpack(reader, fs, budget, stop, compressed=LAYER_TYPES[layer.media_type])
             found = reader.finish()

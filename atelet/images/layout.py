@@ -8,7 +8,7 @@ import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
@@ -93,9 +93,18 @@ class Image:
     config: ImageConfig
     layers: tuple[Descriptor, ...]
 
-    def blob(self, descriptor: Descriptor) -> Path:
-        """Return the file of a blob."""
-        return blob_path(self.reference, descriptor.digest)
+    def open_layer(self, layer: Descriptor) -> IO[bytes]:
+        """Open a layer for reading.
+
+        Raises:
+            AteError: IMAGE_INVALID: it is no file of its size. A pipe would never end.
+            OSError: It cannot be opened.
+        """
+        path = blob_path(self.reference, layer.digest)
+        info = path.stat()
+        if not stat.S_ISREG(info.st_mode) or info.st_size != layer.size_bytes:
+            raise invalid(self.reference.text, f"layer {layer.digest} is damaged: wrong size")
+        return path.open("rb")
 
 
 def find(reference: Reference, arch: str) -> Image:

@@ -62,6 +62,10 @@ class ObjectStore(Protocol):
         """
         ...
 
+    async def discard(self, prefix: str) -> None:
+        """Remove what is there of a snapshot that never became complete."""
+        ...
+
     async def delete(self, prefix: str) -> None:
         """Remove a snapshot, complete or not; nothing happens when there is none."""
         ...

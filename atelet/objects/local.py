@@ -64,6 +64,10 @@ class LocalStore:
                 lambda stop: self._put(prefix, files, manifest, stop)
             )
 
+    async def discard(self, prefix: str) -> None:
+        with self._mapped("delete"):
+            await self._threads.run(lambda: self._discard(prefix))
+
     async def delete(self, prefix: str) -> None:
         with self._mapped("delete"):
             await self._threads.run(lambda: self._delete(prefix))
@@ -137,6 +141,13 @@ class LocalStore:
             # Nothing is left of it once it has been renamed.
             shutil.rmtree(temporary, ignore_errors=True)
         fs.sync(final.parent)
+
+    def _discard(self, prefix: str) -> None:
+        folder = self._folder(prefix)
+        if (folder / MANIFEST_NAME).exists():
+            _remove_leftovers(folder)
+        else:
+            self._delete(prefix)
 
     def _delete(self, prefix: str) -> None:
         folder = self._folder(prefix)

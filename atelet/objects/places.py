@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from ateerrors.errors import AteError
+from ateerrors.errors import AteError, FieldViolation, invalid_argument
 from ateerrors.reason import Reason
 from atelet.objects.base import ObjectStore
 from atelet.objects.local import LocalStore
@@ -51,6 +51,11 @@ class Place:
         """Last part of the prefix."""
         return self.prefix.rpartition("/")[2]
 
+    @property
+    def actor_uid(self) -> str:
+        """The part before it."""
+        return self.prefix.split("/")[-2]
+
 
 class Places:
     """The stores of this node, one a root."""
@@ -80,6 +85,18 @@ class Places:
             return Place(self._store(self._paths.snapshots), prefix, is_local=True)
         root, prefix = self._split(destination.uri_prefix)
         return Place(self._store(root), prefix, is_local=False)
+
+    def own(self, destination: Destination) -> Place:
+        """Return a place where something is written or deleted: below its actor's uid only.
+
+        Raises:
+            AteError: As `of`; INVALID_ARGUMENT also for a place of another actor.
+        """
+        place = self.of(destination)
+        if place.actor_uid != destination.actor_uid:
+            description = f"{place.prefix} is not of actor {destination.actor_uid}"
+            raise invalid_argument([FieldViolation("snapshot_uri_prefix", description)])
+        return place
 
     def local_store(self) -> ObjectStore:
         """Return the store of this node's own snapshots."""

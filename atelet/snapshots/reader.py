@@ -30,6 +30,10 @@ class Stored:
     raw: bytes
     digest: str
 
+    def is_of(self, actor_uid: str, epoch: int) -> bool:
+        """Whether it was taken in this activation."""
+        return (self.manifest.actor_uid, self.manifest.epoch) == (actor_uid, epoch)
+
 
 async def read_manifest(place: Place, digest: str) -> Stored:
     """Read the manifest that hashes to a digest.
@@ -63,6 +67,17 @@ async def find(place: Place) -> Stored | None:
     if any(sizes.get(entry.name) != entry.size_bytes for entry in manifest.files):
         return None
     return Stored(manifest, raw, mf.digest_of(raw))
+
+
+async def settle(place: Place, stored: Stored) -> None:
+    """Make a complete snapshot durable: its writer may have been killed before it was.
+
+    To be done before anyone is told of one that was found, and not made just now.
+
+    Raises:
+        AteError: STORAGE_UNAVAILABLE.
+    """
+    await place.store.put(place.prefix, {}, stored.raw)
 
 
 async def verified_files(

@@ -1,6 +1,7 @@
 """Turns checkpoint files into a snapshot's files: durable, and with their digests."""
 
 import asyncio
+import threading
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,9 @@ async def seal(
         OSError: A file cannot be read or synced.
     """
     paths = [folder / name for name in names]
-    syncs = asyncio.ensure_future(together(threads.run(partial(fs.sync, path)) for path in paths))
+    syncs = asyncio.ensure_future(
+        together(threads.run_stoppable(partial(_sync, path)) for path in paths)
+    )
     try:
         with phases.measure("bytes.hash"):
             digests = await together(
@@ -39,3 +42,8 @@ async def seal(
         FileEntry(name, size, digest)
         for name, (size, digest) in sorted(zip(names, digests, strict=True))
     )
+
+
+def _sync(path: Path, _stop: threading.Event) -> None:
+    # Nothing stops it half-way; it may take as long as hashing does.
+    fs.sync(path)

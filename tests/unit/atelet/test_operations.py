@@ -187,6 +187,35 @@ async def test_a_newer_claim_goes_on_where_the_older_one_was_refused(
         await first
 
 
+class Memory(Records):
+    """Records that take no turn of the loop."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, Record] = {}
+
+    async def read(self, operation_id: str) -> Record | None:
+        return self._kept.get(operation_id)
+
+    async def write(self, record: Record) -> None:
+        self._kept[record.call.operation_id] = record
+
+
+async def test_a_newer_claim_goes_on_right_behind_the_refusal_of_the_older() -> None:
+    """The work has ended and nobody was told yet."""
+    operations = Operations(Memory())
+    old, new = Work(AteError(Reason.STALE_EPOCH, "claim 1 is old")), Work()
+    first = run(operations, old, call(claim=1))
+    await old.started.wait()
+    new.may_end.set()
+    old.may_end.set()
+    # Its first step comes between the end of the old work and what is called at that end.
+    second = run(operations, new, call(claim=2))
+    assert await second == DONE
+    with pytest.raises(AteError, match="claim 1 is old"):
+        await first
+    assert not operations.running()
+
+
 async def test_other_work_of_a_running_operation_is_refused(operations: Operations) -> None:
     work = Work()
     first = run(operations, work)
