@@ -1,13 +1,45 @@
-"""Loops that run beside the server: named, guarded, ended with their owner."""
+"""What runs beside the server: loops and tasks, named, guarded, ended with their owner."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 from ateerrors.errors import AteError
 
 log = logging.getLogger("background")
+
+
+class Waits:
+    """When what failed is tried again, by key: less and less often."""
+
+    def __init__(self, first_s: float = 1.0, most_s: float = 30.0) -> None:
+        """Make it; the first wait is doubled with each failure, up to the longest."""
+        self._first_s = first_s
+        self._most_s = most_s
+        # {key: (not before, wait)}: monotonic seconds.
+        self._waits: dict[str, tuple[float, float]] = {}
+
+    def is_due(self, key: str) -> bool:
+        """Whether it may be tried now."""
+        not_before, _ = self._waits.get(key, (0.0, 0.0))
+        return not_before <= time.monotonic()
+
+    def failed(self, key: str) -> None:
+        """Have it wait."""
+        _, wait = self._waits.get(key, (0.0, 0.0))
+        wait = min(max(self._first_s, 2 * wait), self._most_s)
+        self._waits[key] = (time.monotonic() + wait, wait)
+
+    def forget(self, key: str) -> None:
+        """Have it wait no more."""
+        self._waits.pop(key, None)
+
+    def keep_only(self, keys: Collection[str]) -> None:
+        """Forget all others: they are settled."""
+        for key in self._waits.keys() - set(keys):
+            del self._waits[key]
 
 
 class Tasks:

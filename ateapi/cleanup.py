@@ -2,12 +2,11 @@
 
 import asyncio
 import logging
-import time
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
-from ateapi.background import Tasks
+from ateapi.background import Tasks, Waits
 from ateapi.fleet import Fleet
 from ateapi.node_client import NodeClients, fence_of
 from ateapi.store.rows import WorkerRow, WorkerStatus
@@ -17,9 +16,6 @@ from ateerrors.errors import AteError
 log = logging.getLogger("cleanup")
 
 EVERY_S: Final = 1.0
-# A worker that cannot be cleaned is tried again, less and less often.
-_FIRST_WAIT_S: Final = 1.0
-_MOST_WAIT_S: Final = 30.0
 # How long a Delete waits for the proof.
 PROOF_S: Final = 10.0
 
@@ -31,8 +27,7 @@ class Cleanup:
         self._store = store
         self._nodes = nodes
         self._fleet = fleet
-        # {worker uid: (not before, wait)}: monotonic seconds.
-        self._waits: dict[str, tuple[float, float]] = {}
+        self._waits = Waits()
         # Each worker by itself: one that does not answer keeps no other waiting.
         self._resets = Tasks()
         self._changed = asyncio.Condition()
@@ -42,7 +37,7 @@ class Cleanup:
         """Begin to reset every quarantined worker whose node is live and whose wait is over."""
         workers = [worker for worker, _ in await self._store.workers()]
         quarantined = [w for w in workers if w.status is WorkerStatus.QUARANTINED]
-        self._forget({worker.uid for worker in quarantined})
+        self._waits.keep_only([worker.uid for worker in quarantined])
         for worker in quarantined:
             if self._is_due(worker):
                 self._resets.start(worker.uid, partial(self._clean, worker))
@@ -54,7 +49,7 @@ class Cleanup:
 
     async def cleaned(self, worker_uid: str) -> None:
         """Wait, for a bounded time, until the worker is quarantined no more."""
-        self._waits.pop(worker_uid, None)
+        self._waits.forget(worker_uid)
         self.wake()
         try:
             async with asyncio.timeout(PROOF_S), self._changed:
@@ -64,8 +59,7 @@ class Cleanup:
             log.warning("worker_not_clean_yet", extra={"worker": worker_uid})
 
     def _is_due(self, worker: WorkerRow) -> bool:
-        not_before, _ = self._waits.get(worker.uid, (0.0, 0.0))
-        return self._fleet.is_live(worker.node_id) and not_before <= time.monotonic()
+        return self._fleet.is_live(worker.node_id) and self._waits.is_due(worker.uid)
 
     async def _is_quarantined(self, worker_uid: str) -> bool:
         worker = await self._store.worker(worker_uid)
@@ -83,19 +77,14 @@ class Cleanup:
         try:
             await self._nodes.reset(worker.node_id, worker.uid, fence_of(worker))
         except AteError as exc:
-            _, wait = self._waits.get(worker.uid, (0.0, 0.0))
-            wait = min(max(_FIRST_WAIT_S, 2 * wait), _MOST_WAIT_S)
-            self._waits[worker.uid] = (time.monotonic() + wait, wait)
+            # A worker that cannot be cleaned is tried again, less and less often.
+            self._waits.failed(worker.uid)
             extra = {"worker": worker.name, "reason": exc.reason, "error": exc.message}
             log.warning("worker_not_cleaned", extra=extra)
             return
         if await self._store.release(worker.uid, worker.claim):
-            self._waits.pop(worker.uid, None)
+            self._waits.forget(worker.uid)
             log.info("worker_freed", extra={"worker": worker.name})
-
-    def _forget(self, still: set[str]) -> None:
-        for uid in self._waits.keys() - still:
-            del self._waits[uid]
 
 
 def _nobody() -> None:

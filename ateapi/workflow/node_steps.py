@@ -1,9 +1,9 @@
 """The steps that ask a node: restore, boot, checkpoint, upload. Asking again is harmless."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from ateapi.lifecycle import Verb
 from ateapi.node_client import NodeClients
@@ -17,6 +17,8 @@ from ateerrors.reason import Reason
 from ateerrors.report import Report, Sandbox
 from atepb import ateapi_pb2 as pb
 from atepb import atelet_pb2
+
+AnswerT = TypeVar("AnswerT")
 
 # A node agent that restarts is back within seconds, and so is the process that drives the sandbox:
 # with a new boot id, which its node's next beat brings (STALE_EPOCH until then).
@@ -46,11 +48,15 @@ class Node:
             raise AteError(Reason.STALE_EPOCH, msg, report=untouched)
         state.operation = operation
 
-    async def failed(self, state: OperationState, exc: AteError) -> None:
-        """Prepare for a further attempt after a failure that may pass."""
-        if UNTIL_IT_IS_JUDGED.applies(exc):
-            state.unsure = True
-            await self.renew(state)
+    async def ask(self, state: OperationState, answer: Awaitable[AnswerT]) -> AnswerT:
+        """Await a node's answer; a failure that may pass is prepared for a further attempt."""
+        try:
+            return await answer
+        except AteError as exc:
+            if UNTIL_IT_IS_JUDGED.applies(exc):
+                state.unsure = True
+                await self.renew(state)
+            raise
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +75,8 @@ class Restore:
 
     async def execute(self, state: OperationState) -> None:
         snapshot = present(state.row.snapshot)
-        try:
-            response = await self.node.clients.restore(
-                state.node_id, state.begun, state.spec, snapshot
-            )
-        except AteError as exc:
-            await self.node.failed(state, exc)
-            raise
+        answer = self.node.clients.restore(state.node_id, state.begun, state.spec, snapshot)
+        response = await self.node.ask(state, answer)
         _done(state, response.phases)
 
 
@@ -94,11 +95,8 @@ class Boot:
         _require_worker(state)
 
     async def execute(self, state: OperationState) -> None:
-        try:
-            response = await self.node.clients.run(state.node_id, state.begun, state.spec)
-        except AteError as exc:
-            await self.node.failed(state, exc)
-            raise
+        answer = self.node.clients.run(state.node_id, state.begun, state.spec)
+        response = await self.node.ask(state, answer)
         _done(state, response.phases)
 
 
@@ -118,13 +116,10 @@ class Checkpoint:
 
     async def execute(self, state: OperationState) -> None:
         parent = state.row.snapshot.snapshot_id if state.row.snapshot is not None else ""
-        try:
-            response = await self.node.clients.checkpoint(
-                state.node_id, state.begun, state.spec, kind=kind_of(state), parent=parent
-            )
-        except AteError as exc:
-            await self.node.failed(state, exc)
-            raise
+        answer = self.node.clients.checkpoint(
+            state.node_id, state.begun, state.spec, kind=kind_of(state), parent=parent
+        )
+        response = await self.node.ask(state, answer)
         state.sandbox_gone = response.sandbox_deleted
         state.snapshot = made(state, response.snapshot)
         _done(state, response.phases)
@@ -148,11 +143,8 @@ class Upload:
 
     async def execute(self, state: OperationState) -> None:
         snapshot = present(state.row.snapshot)
-        try:
-            response = await self.node.clients.upload(state.node_id, state.begun, snapshot)
-        except AteError as exc:
-            await self.node.failed(state, exc)
-            raise
+        answer = self.node.clients.upload(state.node_id, state.begun, snapshot)
+        response = await self.node.ask(state, answer)
         state.snapshot = made(state, response.snapshot)
         _done(state, response.phases)
 
