@@ -18,6 +18,8 @@ _INTERVAL_S: Final = 1.0
 # An answer that comes later than a few beats is of no use.
 _CALL_S: Final = 3.0
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
+# An activation changes its worker half a dozen times: what comes so soon after a beat waits.
+_GAP_S: Final = 0.05
 
 
 class Beats:
@@ -87,6 +89,7 @@ class Beats:
             )
             await channels.call(self._control.Beat, beat, timeout_s=_CALL_S)
             self._failures = 0
+            await asyncio.sleep(_GAP_S)
             await self._pause(revision, answer.beat_interval_ms / 1000 or _INTERVAL_S)
 
     async def _pause(self, revision: int, interval_s: float) -> None:

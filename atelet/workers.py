@@ -53,7 +53,7 @@ class Workers:
         return [state for states in known.values() for state in states]
 
     async def _remember(self, known: Known) -> None:
-        if _lasting(known) == _lasting(self._remembered):
+        if _signature(known) == _signature(self._remembered):
             return
         data = json.dumps(_lasting(known)).encode()
         try:
@@ -85,6 +85,24 @@ def _unknown(state: pb.WorkerState) -> pb.WorkerState:
     return unknown
 
 
+def _signature(known: Known) -> set[tuple[str, ...]]:
+    """Return what tells whether anything that lasts has changed; made at every beat."""
+    return {
+        (
+            ateom,
+            state.worker_uid,
+            state.worker_name,
+            state.worker_namespace,
+            state.worker_pool,
+            state.address,
+            state.sandbox_class,
+            state.ateom_boot_id,
+        )
+        for ateom, states in known.items()
+        for state in states
+    }
+
+
 def _lasting(known: Known) -> dict[str, list[dict[str, Any]]]:
     """Return what of the workers is remembered: not what changes with every command."""
     lasting = {}
@@ -107,7 +125,3 @@ def _load(path: Path) -> Known:
         }
     except (OSError, ValueError, AttributeError, TypeError, ParseError):
         return {}
-
-
-def _parse(value: dict[str, Any]) -> pb.WorkerState:
-    return ParseDict(value, pb.WorkerState(), ignore_unknown_fields=True)
