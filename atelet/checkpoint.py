@@ -25,6 +25,7 @@ from atelet.operations import Operation
 from atelet.snapshots import reader
 from atelet.snapshots.reader import Stored
 from atelet.snapshots.writer import seal
+from atelet.tasks import both
 from atenode.manifest import SCOPE_FULL, FileEntry, Manifest, digest_of
 from atenode.paths import ActivationPaths, component
 from atepb import atelet_pb2 as pb
@@ -112,10 +113,10 @@ class _Flow:
     async def _make(self) -> Stored:
         """Have the runtime write its files, and make a snapshot of them."""
         with leaves(Sandbox.UNTOUCHED), self.operation.phases.measure("node.prepare"):
-            slot = await self._preflight()
+            slot, free = await both(self._slot(), self._room())
+            self._require_room(slot, free)
             # Without the sandbox there may be no record either: ateom says what became of it.
             activation = await self._activation() if self._is_held(slot) else None
-            await clear(self.node, self.folder)
         try:
             answer = await self._write(slot.memory_bytes)
             return await self._save(activation or await self._activation(), answer)
@@ -125,22 +126,26 @@ class _Flow:
             await clear(self.node, self.folder)
             raise
 
-    async def _preflight(self) -> ateom_pb.Slot:
-        """Look, before anything is touched, whether there is room for the sandbox's memory.
+    async def _slot(self) -> ateom_pb.Slot:
+        """Ask for the slot anew: what was seen last may be from before the program grew."""
+        target, request = self.request.target_ateom_uid, ateom_pb.ListSlotsRequest()
+        seen = await self.node.ateoms.call(target, lambda stub: stub.ListSlots, request, _LOOK)
+        return next((slot for slot in seen.slots if slot.uid == target), ateom_pb.Slot())
+
+    async def _room(self) -> int:
+        """Make the places that will be written to usable; return how many bytes are free there."""
+        await clear(self.node, self.folder)
+        await self.place.store.prepare()
+        own = await self.node.threads.run(partial(fs.free_bytes, self.node.paths.actors))
+        there = None if self.place.is_local else await self.place.store.free_bytes()
+        return own if there is None else min(own, there)
+
+    def _require_room(self, slot: ateom_pb.Slot, free: int) -> None:
+        """Refuse, before anything is touched, what there is no room for.
 
         Raises:
-            AteError: NODE_OUT_OF_RESOURCES, STORAGE_UNAVAILABLE or WORKER_UNREACHABLE.
+            AteError: NODE_OUT_OF_RESOURCES.
         """
-        node, store, target = self.node, self.place.store, self.request.target_ateom_uid
-        # Asked anew: what was seen last may be from before the program grew.
-        seen = await node.ateoms.call(
-            target, lambda stub: stub.ListSlots, ateom_pb.ListSlotsRequest(), _LOOK
-        )
-        slot = next((s for s in seen.slots if s.uid == target), ateom_pb.Slot())
-        await store.prepare()
-        own = await node.threads.run(partial(fs.free_bytes, node.paths.actors))
-        there = await store.free_bytes()
-        free = own if there is None else min(own, there)
         needed = slot.memory_bytes + _SPARE_BYTES
         if free < needed:
             msg = (
@@ -148,7 +153,6 @@ class _Flow:
                 f" {free} are free"
             )
             raise AteError(Reason.NODE_OUT_OF_RESOURCES, msg)
-        return slot
 
     async def _write(self, size: int) -> ateom_pb.CheckpointWorkloadResponse:
         """Have ateom pause the sandbox and write its checkpoint."""
