@@ -1,11 +1,12 @@
 """Removes the files of snapshots that the store has condemned; never on the path of a suspend."""
 
 import logging
+from collections.abc import Sequence
 from typing import Final
 
 from ateapi.fleet import Fleet
 from ateapi.node_client import NodeClients
-from ateapi.store.rows import SnapshotRow, WorkerStatus
+from ateapi.store.rows import NodeRow, SnapshotRow, WorkerStatus
 from ateapi.store.store import Store
 from ateerrors.errors import AteError
 
@@ -38,33 +39,36 @@ class Janitor:
 
     async def _remove_some(self) -> int:
         """Remove what can be of a page of condemned snapshots; return how many that was."""
-        removed = 0
         condemned = await self._store.condemned(self._at_once)
         writing = await self._unproved() if condemned else set()
-        for actor_uid, snapshot in condemned:
-            if actor_uid in writing:
-                continue
-            node_id = await self._node_for(snapshot)
-            if not node_id:
-                continue
-            try:
-                await self._nodes.delete_snapshot(node_id, actor_uid, snapshot)
-            except AteError as exc:
-                extra = {"snapshot": snapshot.snapshot_id, "error": exc.message}
-                log.warning("snapshot_not_deleted", extra=extra)
-                continue
-            await self._store.forget_snapshots([snapshot.snapshot_id])
-            removed += 1
-        return removed
+        live = [node.node_id for node in await self._store.nodes() if self._is_live(node)]
+        removed = [
+            snapshot.snapshot_id
+            for actor_uid, snapshot in condemned
+            if actor_uid not in writing and await self._remove(actor_uid, snapshot, live)
+        ]
+        if removed:
+            # One transaction for all: that their files are removed twice harms nobody.
+            await self._store.forget_snapshots(removed)
+        return len(removed)
+
+    async def _remove(self, actor_uid: str, snapshot: SnapshotRow, live: Sequence[str]) -> bool:
+        """Have a node that reaches the snapshot remove its files; return whether it did."""
+        reaching = [node_id for node_id in live if snapshot.node_id in {"", node_id}]
+        if not reaching:
+            return False
+        try:
+            await self._nodes.delete_snapshot(reaching[0], actor_uid, snapshot)
+        except AteError as exc:
+            extra = {"snapshot": snapshot.snapshot_id, "error": exc.message}
+            log.warning("snapshot_not_deleted", extra=extra)
+            return False
+        return True
+
+    def _is_live(self, node: NodeRow) -> bool:
+        return self._fleet.is_live(node.node_id)
 
     async def _unproved(self) -> set[str | None]:
         """Return the actors of quarantined workers."""
         workers = [worker for worker, _ in await self._store.workers()]
         return {w.actor_uid for w in workers if w.status is WorkerStatus.QUARANTINED}
-
-    async def _node_for(self, snapshot: SnapshotRow) -> str:
-        """Return a live node that reaches the snapshot; empty when there is none."""
-        if snapshot.node_id:
-            return snapshot.node_id if self._fleet.is_live(snapshot.node_id) else ""
-        live = [node.node_id for node in await self._store.nodes()]
-        return next((node_id for node_id in live if self._fleet.is_live(node_id)), "")
