@@ -21,7 +21,7 @@ async def adopt(slots: Sequence[Slot], runtime: SandboxRuntime) -> frozenset[int
         The numbers of the slots that hold a live sandbox.
 
     Raises:
-        SandboxRuntimeError: Something cannot be ended.
+        SandboxRuntimeError: Something cannot be ended that belongs to no slot.
     """
     # First: a command of the former life could start a sandbox that nobody looks for any more.
     await runtime.end_commands()
@@ -30,16 +30,34 @@ async def adopt(slots: Sequence[Slot], runtime: SandboxRuntime) -> frozenset[int
         record = slot.sandbox
         if record is not None and (phase := await _live_phase(record, runtime)) is not None:
             kept[record.sandbox_id] = (slot, phase)
+    stuck = set()
     for sandbox_id in runtime.leftovers():
-        if sandbox_id not in kept:
-            log.info("sandbox_ended", extra={"sandbox": sandbox_id})
-            await runtime.delete(sandbox_id, None)
+        if sandbox_id not in kept and not await _is_ended(sandbox_id, slots, runtime):
+            stuck.add(sandbox_id)
     for slot in slots:
-        if slot.sandbox is not None and slot.sandbox.sandbox_id not in kept:
-            _bury(slot, slot.sandbox)
+        record = slot.sandbox
+        if record is None or record.sandbox_id in kept:
+            continue
+        if record.sandbox_id in stuck:
+            slot.note(replace(record, phase=Phase.CHANGING))
+        else:
+            _bury(slot, record)
     for slot, phase in kept.values():
         _keep(slot, phase)
     return frozenset(slot.index for slot, _ in kept.values())
+
+
+async def _is_ended(sandbox_id: str, slots: Sequence[Slot], runtime: SandboxRuntime) -> bool:
+    """End a leftover; one that does not end keeps its slot, and the others must not be lost."""
+    log.info("sandbox_ended", extra={"sandbox": sandbox_id})
+    try:
+        await runtime.delete(sandbox_id, None)
+    except SandboxRuntimeError as exc:
+        if not any(slot.sandbox and slot.sandbox.sandbox_id == sandbox_id for slot in slots):
+            raise
+        log.error("sandbox_not_ended", extra={"sandbox": sandbox_id, "error": exc.message})  # noqa: TRY400
+        return False
+    return True
 
 
 async def _live_phase(record: SandboxRecord, runtime: SandboxRuntime) -> Phase | None:

@@ -160,7 +160,9 @@ class RunscRuntime:
             elif await self._deleted(sandbox_id):
                 gone = await all_gone(known, _DELETED_S)
                 await _reap(known, is_thorough=processes is None)
-                if gone and not self._files(sandbox_id):
+                # One that a killed command was just starting is not known yet.
+                is_missed = processes is None and self._scan(sandbox_id)
+                if gone and not is_missed and not self._files(sandbox_id):
                     return
         await self._destroy(sandbox_id, known)
 

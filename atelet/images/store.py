@@ -122,7 +122,8 @@ class ImageStore:
 
     async def _known(self, digest: str) -> Unpacked | None:
         ready = self._ready.get(digest)
-        if ready is None:
+        # Somebody may have made room: without its files a sound snapshot would be refused.
+        if ready is None or not ready.rootfs.is_dir():
             ready = await self._threads.run(lambda: self._load(digest))
             if ready is not None:
                 self._ready[digest] = ready
@@ -152,6 +153,8 @@ class ImageStore:
         folder = self._path(digest)
         try:
             value = json.loads((folder / _RECORD).read_bytes())
+            if not (folder / _ROOTFS).is_dir():
+                return None
             return _unpacked_of(digest, folder / _ROOTFS, value)
         except (OSError, ValueError, KeyError, TypeError):
             return None

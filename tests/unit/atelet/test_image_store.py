@@ -156,3 +156,16 @@ async def test_closing_ends_what_is_being_unpacked(tmp_path: Path, threads: Thre
     with pytest.raises(asyncio.CancelledError):
         await waiting
     assert list((tmp_path / "images").iterdir()) == []
+
+
+@pytest.mark.parametrize("what", [".", "rootfs"])
+async def test_what_somebody_removed_is_unpacked_again(
+    store: ImageStore, tmp_path: Path, what: str
+) -> None:
+    """Else a snapshot that needs it would be refused, and called bad."""
+    oci.simple(tmp_path / "layout", oci.tar(oci.file("a")))
+    first = await store.get("oci:layout")
+    shutil.rmtree(first.rootfs.parent / what)
+    again = await store.get_exactly("oci:layout", first.digest)
+    assert again == first
+    assert (again.rootfs / "a").exists()
