@@ -88,7 +88,8 @@ class NodeService(rpc.NodeServiceServicer):
         node = session.node
         await self._store.put_workers(node.node_id, node.name, reports)
         self._pools.report(
-            {state.worker_uid: (state.worker_namespace, state.worker_pool) for state in states}
+            node.node_id,
+            {state.worker_uid: (state.worker_namespace, state.worker_pool) for state in states},
         )
         await self._pools.turn()
         await self._fleet.refresh()

@@ -4,11 +4,12 @@ On one machine all workers belong to one pool; an applied WorkerPool takes `repl
 far as there are free ones, and gives them back when it shrinks or is deleted.
 """
 
+import dataclasses
 import logging
 import time
 import uuid
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from ateapi.fleet import Fleet
 from ateapi.store.rows import ResourceRow, WorkerRow, WorkerStatus
@@ -20,6 +21,8 @@ log = logging.getLogger("pools")
 
 EVERY_S: Final = 1.0
 KIND: Final = "WorkerPool"
+# Of the object that is kept for a pool that nodes report.
+_HOME_SPEC: Final = {"ateomImage": "local", "sandboxClass": "gvisor"}
 
 PoolName = tuple[str, str]
 
@@ -30,14 +33,18 @@ class Pools:
     def __init__(self, store: Store, fleet: Fleet) -> None:
         self._store = store
         self._fleet = fleet
-        # {worker uid: (namespace, pool)} as its node reports it.
-        self._homes: dict[str, PoolName] = {}
+        # {node id: {worker uid: (namespace, pool)}} as nodes report them.
+        self._reported: dict[str, Mapping[str, PoolName]] = {}
         # The pools as placement knows them.
         self._placed: list[ResourceRow] = []
 
-    def report(self, homes: Mapping[str, PoolName]) -> None:
-        """Take the pools that a node reports its workers in."""
-        self._homes |= homes
+    def report(self, node_id: str, homes: Mapping[str, PoolName]) -> None:
+        """Take the pools that a node reports its workers in; all that it has."""
+        self._reported[node_id] = dict(homes)
+
+    @property
+    def _homes(self) -> dict[str, PoolName]:
+        return {uid: pool for homes in self._reported.values() for uid, pool in homes.items()}
 
     async def turn(self) -> None:
         """Ensure the home pools, move free workers, refresh what placement knows."""
@@ -57,7 +64,8 @@ class Pools:
     def _moves(
         self, rows: list[ResourceRow], workers: list[WorkerRow]
     ) -> list[tuple[WorkerRow, PoolName]]:
-        homes = set(self._homes.values())
+        home_of = self._homes
+        homes = set(home_of.values())
         wanted = {
             (row.namespace, row.name): _replicas(row)
             for row in sorted(rows, key=lambda row: row.created_ms)
@@ -66,7 +74,7 @@ class Pools:
         moves: list[tuple[WorkerRow, PoolName]] = []
         at_home: list[WorkerRow] = []
         for worker in workers:
-            home = self._homes.get(worker.uid)
+            home = home_of.get(worker.uid)
             if home is None or worker.status is WorkerStatus.QUARANTINED:
                 continue
             pool = (worker.namespace, worker.pool)
@@ -83,28 +91,40 @@ class Pools:
         return moves
 
     async def _ensure_homes(self, rows: list[ResourceRow]) -> None:
-        """Keep an object for each pool that nodes report, so that it can be seen and selected."""
+        """Keep an object for each pool that nodes report, so that it can be seen and selected.
+
+        One that was applied in its place stays as it is.
+        """
         counts: dict[PoolName, int] = {}
         for home in self._homes.values():
             counts[home] = counts.get(home, 0) + 1
-        known = {(row.namespace, row.name) for row in rows}
-        for (namespace, name), count in counts.items():
-            if (namespace, name) in known:
-                continue
-            row = ResourceRow(
-                uid=str(uuid.uuid4()),
-                kind=KIND,
-                namespace=namespace,
-                name=name,
-                labels={},
-                spec={"replicas": count, "ateomImage": "local", "sandboxClass": "gvisor"},
-                created_ms=time.time_ns() // 1_000_000,
-            )
-            try:
-                await self._store.put_resource(row, None)
-            except AteError as exc:
-                if exc.reason is not Reason.ALREADY_EXISTS:
-                    raise
+        known = {(row.namespace, row.name): row for row in rows}
+        for pool, count in counts.items():
+            row, spec = known.get(pool), {**_HOME_SPEC, "replicas": count}
+            if row is None:
+                await self._put(_home_row(pool, spec), None)
+            elif row.spec != spec and {**row.spec, "replicas": count} == spec:
+                await self._put(dataclasses.replace(row, spec=spec), row.uid)
+
+    async def _put(self, row: ResourceRow, expected_uid: str | None) -> None:
+        try:
+            await self._store.put_resource(row, expected_uid)
+        except AteError as exc:
+            # Somebody applied or deleted it at this moment: the next turn sees what there is.
+            if exc.reason not in (Reason.ALREADY_EXISTS, Reason.STALE_EPOCH):
+                raise
+
+
+def _home_row(pool: PoolName, spec: Mapping[str, Any]) -> ResourceRow:
+    return ResourceRow(
+        uid=str(uuid.uuid4()),
+        kind=KIND,
+        namespace=pool[0],
+        name=pool[1],
+        labels={},
+        spec=dict(spec),
+        created_ms=time.time_ns() // 1_000_000,
+    )
 
 
 def _replicas(row: ResourceRow) -> int:

@@ -83,11 +83,18 @@ class AteError(Exception):
 
     def with_metadata(self, **metadata: str) -> "AteError":
         """Return a copy with more metadata; what is there already wins. The cause is kept."""
+        return self._copy(self.message, {**metadata, **self.metadata})
+
+    def with_message(self, message: str) -> "AteError":
+        """Return a copy that says something else. The cause is kept."""
+        return self._copy(message, self.metadata)
+
+    def _copy(self, message: str, metadata: Mapping[str, str]) -> "AteError":
         clone = AteError(
             self.reason,
-            self.message,
+            message,
             code=self.code,
-            metadata={**metadata, **self.metadata},
+            metadata=metadata,
             report=self.report,
             violations=self.violations,
             crash_requested=self.crash_requested,

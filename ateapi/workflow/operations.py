@@ -223,7 +223,11 @@ def _told(state: OperationState, error: AteError) -> AteError:
         metadata["epoch"] = str(state.operation.epoch)
     if state.worker is not None:
         metadata |= {"worker": state.worker.name, "node": state.worker.node_name}
-    return error.with_metadata(**metadata)
+    error = error.with_metadata(**metadata)
+    # A node knows uids, images and folders; who called knows the actor's name.
+    if str(state.ref) in error.message:
+        return error
+    return error.with_message(f"cannot {state.verb} {state.ref}: {error.message}")
 
 
 def _log_failure(state: OperationState, failure: AteError) -> None:

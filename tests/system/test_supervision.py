@@ -7,6 +7,7 @@ import pytest
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
+from aterpc.channels import call
 from tests.kit.control import Control, control, control_and_node
 from tests.kit.eventually import eventually
 from tests.kit.fake_node import FakeNode, Slot
@@ -153,6 +154,20 @@ async def test_an_applied_pool_takes_free_workers_and_gives_them_back(tmp_path: 
         await pools_are("mine", "mine", "mine")
         await it.apply(POOL % 1)
         await pools_are("local", "local", "mine")
+
+
+async def test_the_pool_of_a_node_says_how_many_workers_it_has_now(tmp_path: Path) -> None:
+    async def replicas_are(it: Control, count: int) -> None:
+        async def check() -> None:
+            request = pb.GetResourceRequest(kind="WorkerPool", namespace="default", name="local")
+            got = await call(it.catalog.GetResource, request, timeout_s=5)
+            assert got.resource.spec["replicas"] == count
+
+        await eventually(check)
+
+    for count in (3, 1, 2):
+        async with control_and_node(tmp_path, workers=count) as (it, _):
+            await replicas_are(it, count)
 
 
 async def test_a_selector_picks_the_pool(tmp_path: Path) -> None:

@@ -102,6 +102,7 @@ async def test_a_final_failure_leaves_the_actor_where_it_was(
         with pytest.raises(AteError) as caught:
             await it.do(verb, ref)
         assert caught.value.reason is Reason.NODE_OUT_OF_RESOURCES
+        assert caught.value.message == f"cannot {verb} demo/a: the disk is full"
         assert caught.value.metadata["actorStatus"] == f"STATUS_{origin}"
         assert caught.value.metadata["actor"] == "a"
         await assert_at_rest(it, node, ref, origin)
