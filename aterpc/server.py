@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -20,9 +20,6 @@ from aterpc import targets
 from aterpc.credentials import PLAINTEXT, Credentials
 from aterpc.interceptors import CallInterceptor
 
-# sun_path of struct sockaddr_un, less the closing NUL.
-MAX_SOCKET_PATH_BYTES: Final = 107
-
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 16 * 1024 * 1024),
     # Clients ping each 10 s (aterpc.channels): below this they would be cut off for it.
@@ -31,6 +28,23 @@ _OPTIONS: Final = (
     # Two servers on one port would share its callers between them.
     ("grpc.so_reuseport", 0),
 )
+
+
+_HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+
+
+class _Health(health_aio.HealthServicer):
+    """Answers for an unknown service as our services answer for anything unknown."""
+
+    async def Check(  # noqa: N802  # named by health.proto
+        self, request: health_pb2.HealthCheckRequest, context: Any
+    ) -> health_pb2.HealthCheckResponse:
+        if request.service not in self._server_status:
+            msg = f"cannot tell the health of {request.service[:128]!r}: it is not served here"
+            raise AteError(Reason.RESOURCE_NOT_FOUND, msg)
+        # Untyped in the base.
+        answer: health_pb2.HealthCheckResponse = await super().Check(request, context)
+        return answer
 
 
 class Server:
@@ -52,7 +66,7 @@ class Server:
             interceptors=(CallInterceptor(to_control=to_control),), options=_OPTIONS
         )
         self.stopping = asyncio.Event()
-        self._health = health_aio.HealthServicer()
+        self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
         self._names: tuple[str, ...] = ()
         # {path: inode}: a path that holds another inode by now is not ours any more.
@@ -61,7 +75,8 @@ class Server:
     def reflect(self, names: Sequence[str]) -> None:
         """Serve reflection and health for the full names of the registered services."""
         self._names = tuple(names)
-        reflection.enable_server_reflection((*names, reflection.SERVICE_NAME), self.grpc)
+        own = (_HEALTH, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection((*names, *own), self.grpc)
 
     def bind(self, target: str, credentials: Credentials = PLAINTEXT) -> str:
         """Bind `unix:PATH` or `HOST:PORT` (port 0: any); return the target to dial.
@@ -93,10 +108,9 @@ class Server:
 
     def _bind_unix(self, path: Path) -> str:
         target = f"{targets.UNIX}{path}"
-        if len(bytes(path)) > MAX_SOCKET_PATH_BYTES:
-            msg = (
-                f"cannot listen on {target}: the path is longer than {MAX_SOCKET_PATH_BYTES} bytes"
-            )
+        if len(bytes(path)) > targets.MAX_SOCKET_PATH_BYTES:
+            limit = targets.MAX_SOCKET_PATH_BYTES
+            msg = f"cannot listen on {target}: the path is longer than {limit} bytes"
             raise AteError(Reason.INVALID_ARGUMENT, msg)
         _clear(path)
         # Rights come from the umask at the moment of bind: nobody else may connect, not even for a

@@ -9,6 +9,8 @@ from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 
 UNIX: Final = "unix:"
+# sun_path of struct sockaddr_un, less the closing NUL.
+MAX_SOCKET_PATH_BYTES: Final = 107
 
 
 def socket_path(target: str) -> Path | None:
@@ -30,7 +32,10 @@ def host_of(target: str) -> str:
     """
     host, colon, port = target.rpartition(":")
     if not (host and colon and port.isascii() and port.isdigit() and int(port) < 1 << 16):
-        msg = f"cannot use {target[:128]!r} as an address: it is neither unix:PATH nor HOST:PORT"
+        msg = (
+            f"cannot use {target[:128]!r} as an address: it is neither unix:PATH nor HOST:PORT"
+            " with a port of 0 to 65535"
+        )
         raise AteError(Reason.INVALID_ARGUMENT, msg)
     return host.removeprefix("[").removesuffix("]")
 

@@ -17,7 +17,8 @@ from ateerrors.reason import Reason
 from atepb import ateom_pb2 as pb
 from atepb import ateom_pb2_grpc as rpc
 from aterpc import channels
-from aterpc.server import MAX_SOCKET_PATH_BYTES, Server
+from aterpc.server import Server
+from aterpc.targets import MAX_SOCKET_PATH_BYTES
 from tests.service.aterpc.conftest import NAME, Context, Served
 
 
@@ -141,6 +142,15 @@ async def test_health_says_serving(served: Served, name: str) -> None:
     assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
+async def test_health_of_an_unknown_service_is_an_error_as_any_other(served: Served) -> None:
+    health: Any = health_pb2_grpc.HealthStub(served.channel)  # its stubs have no methods
+    request = health_pb2.HealthCheckRequest(service="nope")
+    with pytest.raises(AteError) as caught:
+        await channels.call(health.Check, request, timeout_s=5)
+    assert caught.value.reason is Reason.RESOURCE_NOT_FOUND
+    assert "'nope'" in caught.value.message
+
+
 async def test_health_watchers_hear_of_the_stop(served: Served) -> None:
     health: Any = health_pb2_grpc.HealthStub(served.channel)  # its stubs have no methods
     request = health_pb2.HealthCheckRequest()
@@ -163,7 +173,8 @@ async def test_reflection_lists_the_services(served: Served) -> None:
     channel: Any = served.channel  # the stubs know the synchronous one only
     stub: Any = reflection_pb2_grpc.ServerReflectionStub(channel)
     async for answer in stub.ServerReflectionInfo(ask(), timeout=5):
-        assert NAME in {service.name for service in answer.list_services_response.service}
+        names = {service.name for service in answer.list_services_response.service}
+        assert names >= {NAME, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 
 
 async def test_a_running_call_ends_within_the_grace_time(served: Served) -> None:
