@@ -2,13 +2,15 @@
 
 import os
 import sys
+import traceback
 from pathlib import Path
 from typing import Final
 
 import click
 
+from atectl import failure
 from atelocal import down, status, up
-from atelocal.config import Config, RefusedError
+from atelocal.config import EXIT_FAILED, Config, RefusedError
 from atelocal.folder import Folder
 
 STATE_DIR_ENV: Final = "ATE_STATE_DIR"
@@ -86,27 +88,31 @@ def _status(*, state_dir: str, endpoint: str, output: str) -> int:
 
 
 def resolved(state_dir: str) -> Path:
-    """Return the folder as all parts name it: absolute, without symbolic links."""
-    return Path(state_dir).resolve()
+    """Return the folder as all parts name it: absolute, without symbolic links.
+
+    An empty name (an unset variable of a script) says nothing: it is not the current folder.
+    """
+    return Path(state_dir or os.environ.get(STATE_DIR_ENV) or DEFAULT_STATE_DIR).resolve()
 
 
 def main() -> int:
     """Run a command; returns the exit code."""
+    return failure.run(_command)
+
+
+def _command() -> object:
     try:
-        return int(cli.main(prog_name="ate", standalone_mode=False) or 0)
-    except click.UsageError as exc:
-        exc.show()
-        return up.EXIT_REFUSED
+        return cli.main(prog_name="ate", standalone_mode=False)
     except RefusedError as exc:
         click.echo(f"ate: {exc}", err=True)
-        return up.EXIT_REFUSED
-    except (KeyboardInterrupt, click.Abort):
-        return up.EXIT_INTERRUPTED
+        return exc.code
+    except BrokenPipeError:
+        raise
     except OSError as exc:
-        if os.environ.get("ATE_DEBUG"):
-            raise
+        if os.environ.get(failure.DEBUG_ENV):
+            traceback.print_exception(exc)
         click.echo(f"ate: {exc}", err=True)
-        return up.EXIT_FAILED
+        return EXIT_FAILED
 
 
 if __name__ == "__main__":

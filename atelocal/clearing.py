@@ -13,7 +13,9 @@ from ateom.cleanup import reap
 _PROBE_S: Final = 2.0
 
 
-async def clear(folder: Folder, limits: Limits, say: Say, *, now: bool) -> Suspension:
+async def clear(
+    folder: Folder, limits: Limits, say: Say, *, now: bool, own: bool = False
+) -> Suspension:
     """End what runs without a supervisor; the caller holds the folder's lock.
 
     When only the supervisor died, the parts go on, and their actors can still be suspended.
@@ -23,6 +25,7 @@ async def clear(folder: Folder, limits: Limits, say: Say, *, now: bool) -> Suspe
         limits: Bounds.
         say: Told what was found.
         now: Kill without suspending.
+        own: It is the end of the caller's own life, whose namespaces are no news.
     """
     done = Suspension()
     orphans = processes.parts(folder.root)
@@ -33,11 +36,11 @@ async def clear(folder: Folder, limits: Limits, say: Say, *, now: bool) -> Suspe
             done = await control.suspend_all(target, limits.suspend_s, say)
         await processes.end(orphans, limits.part_stop_s)
     reaped = await reap(folder.root)
-    if reaped.sandboxes or reaped.networks or reaped.commands:
-        say(
-            f"removed what a former life left: {len(reaped.sandboxes)} sandboxes,"
-            f" {len(reaped.networks)} network namespaces"
-        )
+    found = f"{len(reaped.sandboxes)} sandboxes, {len(reaped.networks)} network namespaces"
+    if own and reaped.sandboxes:
+        say(f"removed {found}")
+    elif not own and (reaped.sandboxes or reaped.networks or reaped.commands):
+        say(f"removed what a former life left: {found}")
     for problem in reaped.problems:
         say(problem)
     return done
@@ -60,7 +63,7 @@ async def left(folder: Folder) -> list[str]:
 
 def mounts(below: Path, table: Path = Path("/proc/self/mountinfo")) -> list[str]:
     """Return the mount points below a folder (proc(5): the fifth field, blanks in octal)."""
-    prefix = f"{below}/"
+    prefix = bytes(below) + b"/"
     points = (line.split(" ")[4] for line in table.read_text().splitlines())
     plain = (point.encode().decode("unicode_escape").encode("latin-1") for point in points)
-    return [point.decode(errors="replace") for point in plain if point.startswith(prefix.encode())]
+    return [point.decode(errors="replace") for point in plain if point.startswith(prefix)]

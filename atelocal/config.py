@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from ateerrors.reason import Reason
+
 MAX_WORKERS: Final = 1000
 NO_NETWORK: Final = "none"
 POOL: Final = "local"
@@ -12,8 +14,21 @@ NODE_NAME: Final = "local"
 ATEOM_UID: Final = "local"
 
 
+EXIT_FAILED: Final = 1
+EXIT_REFUSED: Final = 2
+
+
 class RefusedError(Exception):
-    """It cannot be done on this machine or in this folder; one sentence says what to do."""
+    """It cannot be done on this machine or in this folder; one sentence says what to do.
+
+    Attributes:
+        code: The exit code: a folder that fails (it has a reason) is not a wrong command.
+    """
+
+    def __init__(self, message: str, reason: Reason | None = None) -> None:
+        """Refuse; the reason, if there is one, is part of the text."""
+        super().__init__(message if reason is None else f"{message} ({reason})")
+        self.code = EXIT_REFUSED if reason is None else EXIT_FAILED
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,10 +73,10 @@ class Control:
         self._stub: rpc.ActorServiceAsyncStub = rpc.ActorServiceStub(channel)
 
     async def workers(self) -> list[pb.Worker]:
-        """Return the workers of this machine's pool."""
+        """Return all workers: an applied pool may have some of this machine's."""
         request = pb.ListWorkersRequest()
         listed = await channels.call(self._stub.ListWorkers, request, timeout_s=_QUERY_TIMEOUT_S)
-        return [worker for worker in listed.workers if worker.worker_pool == POOL]
+        return list(listed.workers)
 
     async def actors(self) -> list[pb.Actor]:
         """Return all actors."""
@@ -90,19 +90,23 @@ class Control:
             request.page_token = page.next_page_token
 
     async def wait_for_workers(self, count: int) -> None:
-        """Return when the workers 0 to count-1 are there and free."""
+        """Return when the workers 0 to count-1 are there and free, and no others are."""
         # Its rows change by what nodes say: there is nothing to await.
         while await self.missing_workers(count):  # noqa: ASYNC110
             await asyncio.sleep(_POLL_S)
 
     async def missing_workers(self, count: int) -> list[str]:
-        """Return what keeps each of the workers 0 to count-1 that is not free."""
+        """Return what keeps each of the workers 0 to count-1 that is not free.
+
+        One of a former life with more workers counts too: actors would be sent to it.
+        """
         wanted = [f"{POOL}-{index}" for index in range(count)]
         try:
             rows = {worker.worker_pod: worker for worker in await self.workers()}
         except AteError as exc:
             return [f"the control service does not answer ({exc.reason})"]
-        return [why for name in wanted if (why := _missing(name, rows.get(name)))]
+        surplus = [f"{name} is still registered" for name in sorted(rows.keys() - set(wanted))]
+        return [why for name in wanted if (why := _missing(name, rows.get(name)))] + surplus
 
     async def suspend_all(self, limit_s: float, say: Say) -> Suspension:
         """Suspend every running actor, some at a time; failures are said and do not stop it."""

@@ -18,11 +18,11 @@ from typing import Final
 
 from ateerrors.errors import AteError
 from atelocal import down, preflight
-from atelocal.config import Config, Limits, RefusedError
+from atelocal.config import EXIT_FAILED, Config, Limits, RefusedError
 from atelocal.folder import Folder
 from atelocal.life import StartError
 from atelocal.story import Story, StoryError
-from atelocal.up import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REFUSED, launch
+from atelocal.up import EXIT_INTERRUPTED, launch
 from aterpc import channels
 
 EXAMPLE: Final = Path(__file__).resolve().parent.parent / "examples" / "counter"
@@ -44,7 +44,7 @@ def main() -> int:
             with _suite(config, runtime, home):
                 asyncio.run(_tell(home))
     except RefusedError as exc:
-        return _failed(str(exc), EXIT_REFUSED)
+        return _failed(str(exc), exc.code)
     except StoryError as exc:
         return _failed(f"the story is not true: {exc}", EXIT_FAILED)
     except StartError as exc:

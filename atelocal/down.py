@@ -8,6 +8,7 @@ from typing import Final
 
 import click
 
+from ateerrors.reason import Reason
 from atelocal import clearing, folder, processes
 from atelocal.config import Limits, RefusedError
 from atelocal.folder import SUPERVISOR, Folder, Stopped
@@ -26,6 +27,7 @@ def run(home: Folder, *, now: bool) -> int:
     Raises:
         RefusedError: It did not stop in time, or who holds the folder is no supervisor.
     """
+    home.check()
     if not home.root.is_dir():
         click.echo(f"nothing runs below {home.root}")
         return 0
@@ -35,7 +37,7 @@ def run(home: Folder, *, now: bool) -> int:
     for name in stopped.suspended:
         click.echo(f"{name} is suspended")
     for line in stopped.failed:
-        click.echo(f"ate: could not suspend {line}", err=True)
+        click.echo(f"ate: could not suspend {line}; what it had not saved is lost", err=True)
     for line in stopped.left:
         click.echo(f"ate: {line}", err=True)
     if not stopped.left:
@@ -59,7 +61,8 @@ async def take_down(home: Folder, limits: Limits, say: Say, *, now: bool) -> Sto
         left = await clearing.left(home)
         home.record_file.unlink(missing_ok=True)
     return Stopped(
-        suspended=(*before.suspended, *sorted(done.suspended)),
+        # Those that were suspended here were said one by one.
+        suspended=before.suspended,
         failed=(*before.failed, *(f"{name}: {why}" for name, why in done.failed.items())),
         left=tuple(left),
     )
@@ -70,7 +73,7 @@ async def _ask_supervisor(home: Folder, limits: Limits, *, now: bool) -> None:
     supervisor = processes.supervisor(home.root, home.holder())
     if supervisor is None:
         msg = f"the state folder {home.root} is in use by something that is no `ate up`"
-        raise RefusedError(msg)
+        raise RefusedError(msg, Reason.RESOURCE_IN_USE)
     processes.send(supervisor, signal.SIGQUIT if now else signal.SIGTERM)
     limit_s = limits.suspend_s + _MARGIN_S
     try:
@@ -84,7 +87,7 @@ async def _ask_supervisor(home: Folder, limits: Limits, *, now: bool) -> None:
             f"the supervisor (pid {supervisor.pid}) did not stop within {limit_s:g} s:"
             f" see {home.log(SUPERVISOR)}, or kill it and repeat"
         )
-        raise RefusedError(msg) from exc
+        raise RefusedError(msg, Reason.DEADLINE_EXCEEDED) from exc
 
 
 async def _ended(process: Process) -> None:

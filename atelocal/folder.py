@@ -4,12 +4,14 @@ import contextlib
 import fcntl
 import json
 import os
+import shlex
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from ateerrors.reason import Reason
 from atelocal.config import ATEOM_UID, RefusedError
 from atenode.paths import NodePaths
 from aterpc.targets import UNIX
@@ -75,6 +77,7 @@ class Folder:
         Raises:
             RefusedError: The folder cannot be written to.
         """
+        self.check()
         try:
             self.root.mkdir(parents=True, exist_ok=True, mode=0o700)
             for path in (self.run, self.logs, self.store.parent, self.node.base):
@@ -84,7 +87,29 @@ class Folder:
             probe.unlink()
         except OSError as exc:
             msg = f"the state folder {self.root} cannot be written to: {exc.strerror}"
+            raise RefusedError(msg, Reason.STORAGE_UNAVAILABLE) from exc
+
+    def check(self) -> None:
+        """Check that it is a folder, or may become one.
+
+        Raises:
+            RefusedError: It cannot be, by its name or by what is there.
+        """
+        try:
+            text = bytes(self.root).decode()
+            is_other = self.root.exists() and not self.root.is_dir()
+        except UnicodeDecodeError as exc:
+            msg = f"the name of the state folder {str(self.root)!a} is not UTF-8: use another"
             raise RefusedError(msg) from exc
+        except OSError as exc:
+            msg = f"the state folder {self.root} cannot be looked at: {exc.strerror}"
+            raise RefusedError(msg, Reason.STORAGE_UNAVAILABLE) from exc
+        if not text.isprintable():
+            msg = f"the name of the state folder {text!r} has control characters: use another"
+            raise RefusedError(msg)
+        if is_other:
+            msg = f"the state folder {self.root} is not a folder: name another"
+            raise RefusedError(msg, Reason.STORAGE_UNAVAILABLE)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -99,9 +124,9 @@ class Folder:
                 holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
                 msg = (
                     f"the state folder {self.root} is in use by another `ate up` (pid {holder}):"
-                    f" stop it with `ate down --state-dir {self.root}`"
+                    f" stop it with `ate down --state-dir {shlex.quote(str(self.root))}`"
                 )
-                raise RefusedError(msg)
+                raise RefusedError(msg, Reason.RESOURCE_IN_USE)
             os.ftruncate(fd, 0)
             os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
             yield
@@ -110,7 +135,7 @@ class Folder:
 
     def is_held(self) -> bool:
         """Whether a supervisor lives."""
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             fd = os.open(self.lock_file, os.O_RDWR | os.O_CLOEXEC)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

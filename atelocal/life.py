@@ -117,7 +117,7 @@ class Life:
         if suspend and not wishes.now.is_set():
             done = await self._suspend(wishes)
         await self.children.stop(STOP_ORDER)
-        await clearing.clear(self._folder, self._config.limits, self._say, now=True)
+        await clearing.clear(self._folder, self._config.limits, self._say, now=True, own=True)
         self.stopped = Stopped(
             suspended=tuple(sorted(done.suspended)),
             failed=tuple(f"{name}: {why}" for name, why in sorted(done.failed.items())),

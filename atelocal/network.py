@@ -38,6 +38,24 @@ def pick(state_dir: Path, workers: int, used: Iterable[ipaddress.IPv4Network]) -
     raise RefusedError(msg)
 
 
+def check(cidr: str, workers: int) -> None:
+    """Check a network that was named.
+
+    Raises:
+        RefusedError: It is none, or has too few addresses.
+    """
+    try:
+        size = ipaddress.IPv4Network(cidr).num_addresses
+    except ValueError as exc:
+        msg = f"--network {cidr} is neither an IPv4 network (198.18.7.0/24) nor none: {exc}"
+        raise RefusedError(msg) from exc
+    if size < workers + _SPARE:
+        msg = (
+            f"--network {cidr} has {size} addresses, and {workers} workers need {workers + _SPARE}"
+        )
+        raise RefusedError(msg)
+
+
 async def choose(state_dir: Path, workers: int) -> str:
     """Return a network that no route of this machine leads into.
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from ateerrors.errors import AteError
-from atelocal import runsc
+from atelocal import network, runsc
 from atelocal.config import MAX_WORKERS, NO_NETWORK, Config, RefusedError
 from atelocal.folder import PARTS, Folder
 from aterpc import targets
-from aterpc.server import MAX_SOCKET_PATH_BYTES
 
 # `hook egress` of nftables' netdev family: the youngest thing that the workers' networks need.
 MIN_KERNEL: Final[tuple[int, ...]] = (5, 16)
@@ -107,10 +106,11 @@ def check_config(config: Config) -> None:
         msg = f"{config.workers} workers cannot be had: 1 to {MAX_WORKERS}"
         raise RefusedError(msg)
     folder = Folder(config.state_dir)
+    folder.check()
     paths = [targets.socket_path(folder.target(part)) for part in PARTS]
     longest = max(len(bytes(path)) for path in paths if path is not None)
-    if longest > MAX_SOCKET_PATH_BYTES:
-        excess = longest - MAX_SOCKET_PATH_BYTES
+    if longest > targets.MAX_SOCKET_PATH_BYTES:
+        excess = longest - targets.MAX_SOCKET_PATH_BYTES
         msg = (
             f"the path of the state folder {config.state_dir} is {excess} bytes too long for the"
             " sockets in it: use a shorter one"
@@ -118,6 +118,8 @@ def check_config(config: Config) -> None:
         raise RefusedError(msg)
     if config.listen:
         _check_listen(config.listen)
+    if config.network not in ("", NO_NETWORK):
+        network.check(config.network, config.workers)
 
 
 def _check_listen(target: str) -> None:
@@ -139,10 +141,10 @@ def check(config: Config, env: Mapping[str, str]) -> Path:
     Raises:
         RefusedError: Something is missing; nothing was started.
     """
-    network = config.network != NO_NETWORK
-    check_machine(Machine.this(), network=network)
+    with_network = config.network != NO_NETWORK
+    check_machine(Machine.this(), network=with_network)
     check_config(config)
-    if network:
+    if with_network:
         check_tools(env)
     runtime = runsc.find(config.runsc, env)
     Folder(config.state_dir).make()

@@ -65,7 +65,10 @@ async def gather(home: Folder | None, endpoint: str) -> Status:
         states = await asyncio.gather(
             *(control.health(home.target(name), timeout_s=_HEALTH_S) for name in PARTS)
         )
-        pids = record.parts if record else {}
+        # What the record says is older than what a kill -9 of everything left.
+        living = {part.pid for part in processes.parts(home.root)}
+        told = record.parts if record else {}
+        pids = {name: pid for name, pid in told.items() if pid in living}
         restarts = record.restarts if record else {}
         parts = [
             PartStatus(name, pids.get(name, 0), state, restarts.get(name, 0))
@@ -111,7 +114,8 @@ def text_of(status: Status) -> str:
 
 def _told(part: PartStatus) -> str:
     pid = f", pid {part.pid}" if part.pid else ""
-    again = f", started again {part.restarts} times" if part.restarts else ""
+    times = "time" if part.restarts == 1 else "times"
+    again = f", started again {part.restarts} {times}" if part.restarts else ""
     return f"{part.health}{pid}{again}"
 
 
@@ -122,7 +126,13 @@ def _counts(by_name: dict[str, int]) -> str:
 
 
 def run(home: Folder | None, endpoint: str, *, as_json: bool) -> int:
-    """Print the status; returns 0 when everything serves."""
+    """Print the status; returns 0 when everything serves.
+
+    Raises:
+        RefusedError: The state folder is none.
+    """
+    if home is not None:
+        home.check()
     status = asyncio.run(gather(home, endpoint))
     click.echo(json.dumps(asdict(status), indent=2) if as_json else text_of(status))
     if status.problem:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,15 +15,13 @@ from typing import Final
 import click
 
 from atelocal import preflight, processes
-from atelocal.config import Config, RefusedError
+from atelocal.config import EXIT_FAILED, EXIT_REFUSED, Config, RefusedError
 from atelocal.folder import SUPERVISOR, Folder
 from atelocal.life import StartError, Wishes, living
 from atelocal.parts import environment
 from atelocal.voice import Voice
 from ateom import procs
 
-EXIT_FAILED: Final = 1
-EXIT_REFUSED: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
 Report = Callable[[str, int], None]
@@ -58,7 +57,7 @@ def supervise(config: Config, runtime: Path, *, report: Report, aloud: bool) -> 
     try:
         return asyncio.run(_supervise(config, runtime, report, voice))
     except RefusedError as exc:
-        return _failed(voice, report, str(exc), EXIT_REFUSED)
+        return _failed(voice, report, str(exc), exc.code)
     except StartError as exc:
         return _failed(voice, report, f"cannot start: {exc}", EXIT_FAILED)
 
@@ -123,13 +122,14 @@ def where_it_is(config: Config) -> str:
     """Return what a person has to know about a running installation."""
     home = Folder(config.state_dir)
     endpoint = home.target("ateapi") + (f" and {config.listen}" if config.listen else "")
+    quoted = shlex.quote(str(home.root))
     return "\n".join(
         (
             f"ate is up: {config.workers} workers are free",
             f"  endpoint      {endpoint}",
-            f"  state folder  {home.root}    (export ATE_STATE_DIR={home.root})",
+            f"  state folder  {home.root}    (export ATE_STATE_DIR={quoted})",
             f"  logs          {home.logs}",
-            f"  stop with     ate down --state-dir {home.root}",
+            f"  stop with     ate down --state-dir {quoted}",
         )
     )
 

@@ -117,8 +117,9 @@ async def test_it_returns_when_it_serves_and_says_where(suite: FakeInstallation)
     assert status["workers"] == {"FREE": 2}
     for more in ((), ("--detach",)):
         second = await ate("up", *suite.folder, *suite.flags, *more)
-        assert second.code == 2
+        assert second.code == 1
         assert "is in use by another `ate up`" in second.err
+        assert "(RESOURCE_IN_USE)" in second.err
         assert second.err.count("\n") == 1
     down = await suite.down()
     assert (down.code, down.out) == (0, DOWN)

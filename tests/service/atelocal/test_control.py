@@ -165,14 +165,17 @@ async def test_workers_are_there_when_each_is_free(service: Control, actors: Act
     actors.workers = [
         worker(0, pb.Worker.STATE_FREE),
         worker(1, pb.Worker.STATE_QUARANTINED, "it was lost"),
-        # Of a former life with more workers.
+        # Of a former life with more workers: actors must not be sent there.
         worker(7, pb.Worker.STATE_UNREACHABLE),
     ]
     assert await service.missing_workers(3) == [
         "local-1 is QUARANTINED (it was lost)",
         "local-2 is not registered",
+        "local-7 is still registered",
     ]
     actors.workers = [worker(number, pb.Worker.STATE_FREE) for number in range(3)]
+    # An applied pool may have taken them.
+    actors.workers[1].worker_pool = "mine"
     await asyncio.wait_for(service.wait_for_workers(3), 5)
 
 

@@ -23,8 +23,23 @@ def test_only_its_owner_looks_inside(home: Folder) -> None:
 
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
-    with pytest.raises(RefusedError, match="cannot be written to"):
+    with pytest.raises(RefusedError, match=r"is not a folder.* \(STORAGE_UNAVAILABLE\)") as caught:
         Folder(tmp_path / "state").make()
+    assert caught.value.code == 1
+    with pytest.raises(RefusedError, match=r"cannot be written to.* \(STORAGE_UNAVAILABLE\)"):
+        Folder(tmp_path / "state" / "below").make()
+    assert not Folder(tmp_path / "state").is_held()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("a\nb", "control characters"), ("x\udcff", "not UTF-8"), ("y" * 300, "long")],
+)
+def test_a_name_that_cannot_be_told_is_refused(tmp_path: Path, name: str, said: str) -> None:
+    with pytest.raises(RefusedError, match=said) as caught:
+        Folder(tmp_path / name).check()
+    assert str(caught.value).isprintable()
+    assert str(caught.value).encode()
 
 
 def test_a_second_holder_is_refused_and_told_who_holds_it(home: Folder) -> None:

@@ -58,6 +58,21 @@ def test_a_number_of_workers_that_cannot_be(tmp_path: Path, workers: int) -> Non
         preflight.check_config(Config(tmp_path, workers))
 
 
+@pytest.mark.parametrize(
+    ("network", "said"),
+    [
+        ("10.0.0.0/33", "neither an IPv4 network"),
+        ("x", "nor none"),
+        ("10.0.0.0/31", "workers need"),
+    ],
+)
+def test_a_network_that_cannot_be(tmp_path: Path, network: str, said: str) -> None:
+    with pytest.raises(RefusedError, match=said):
+        preflight.check_config(Config(tmp_path, 2, network=network))
+    preflight.check_config(Config(tmp_path, 2, network="10.0.0.0/29"))
+    preflight.check_config(Config(tmp_path, 2, network="none"))
+
+
 def test_a_folder_whose_sockets_would_not_fit(tmp_path: Path) -> None:
     with pytest.raises(RefusedError, match="bytes too long"):
         preflight.check_config(Config(tmp_path / ("x" * 90), 1))
