@@ -2,10 +2,12 @@
 
 import click
 
-from atectl import documents, options
+from atectl import documents, failure, options
 from atectl.connection import Session
 from atectl.documents import Document
 from atectl.options import Service
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
 
 
@@ -38,7 +40,14 @@ async def _apply_one(
     session: Session, document: Document, *, replace: bool, dry_run: bool
 ) -> pb.ApplyResponse:
     request = pb.ApplyRequest(document=document.struct(), replace=replace, dry_run=dry_run)
-    return await session.call(session.catalog.Apply, request)
+    try:
+        return await session.call(session.catalog.Apply, request)
+    except AteError as exc:
+        if exc.reason not in (Reason.INVALID_ARGUMENT, Reason.TEMPLATE_INVALID):
+            raise
+        # The service knows fields, and not which of the documents they are in.
+        msg = f"cannot apply {document.origin}: {failure.text_of(exc)}"
+        raise AteError(exc.reason, msg, metadata=exc.metadata) from exc
 
 
 def _told(response: pb.ApplyResponse) -> str:

@@ -42,16 +42,26 @@ def target(where: Where, env: Mapping[str, str]) -> str:
     """Return the gRPC target: --endpoint, ATE_ENDPOINT, else the state folder's socket.
 
     Raises:
-        AteError: INVALID_ARGUMENT when the endpoint is neither unix:PATH nor HOST:PORT.
+        AteError: INVALID_ARGUMENT when the endpoint is neither unix:PATH nor HOST:PORT, or when a
+            path is too long for a socket.
     """
     endpoint = where.endpoint or env.get(ENDPOINT_ENV, "")
     if not endpoint:
-        return f"{targets.UNIX}{state_dir(where, env) / 'run' / 'ateapi.sock'}"
+        return _socket(state_dir(where, env) / "run" / "ateapi.sock")
     path = targets.socket_path(endpoint)
     if path is not None:
-        return f"{targets.UNIX}{path.absolute()}"
+        return _socket(path.absolute())
     targets.host_of(endpoint)
     return endpoint
+
+
+def _socket(path: Path) -> str:
+    # gRPC would complain in its own words, and not only to us.
+    excess = len(bytes(path)) - targets.MAX_SOCKET_PATH_BYTES
+    if excess > 0:
+        msg = f"cannot connect to unix:{path}: the path is {excess} bytes too long for a socket"
+        raise AteError(Reason.INVALID_ARGUMENT, msg)
+    return f"{targets.UNIX}{path}"
 
 
 class Session:

@@ -48,6 +48,7 @@ def read(source: str) -> list[Document]:
         AteError: INVALID_ARGUMENT: not readable, no YAML, or not made of mappings.
     """
     text, folder = _text(source)
+    source = "standard input" if source == STDIN else source
     documents: list[Document] = []
     for number, content in enumerate(_parse(source, text), start=1):
         if content is None:

@@ -19,16 +19,15 @@ EXIT_PIPE: Final = 141
 DEBUG_ENV: Final = "ATE_DEBUG"
 
 
-def line_of(exc: AteError) -> str:
-    """Return the one line that says what failed and why.
-
-    A message that was cut on its way here is told from its field violations again.
-    """
-    text = exc.message
+def text_of(exc: AteError) -> str:
+    """Return the message; one that was cut on its way here is told from its violations again."""
     told = [f"{v.field}: {v.description}" for v in exc.violations]
-    if text.endswith("...") and told:
-        text = "; ".join(told)
-    return f"ate: {' '.join(text.split())} ({exc.reason})"
+    return "; ".join(told) if exc.message.endswith("...") and told else exc.message
+
+
+def line_of(exc: AteError) -> str:
+    """Return the one line that says what failed and why."""
+    return f"ate: {' '.join(text_of(exc).split())} ({exc.reason})"
 
 
 def run(command: Callable[[], object]) -> int:
@@ -50,7 +49,7 @@ def _told(exc: Exception) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE
     if isinstance(exc, click.UsageError):
-        exc.show()
+        _tell_usage(exc)
         return EXIT_USAGE
     if isinstance(exc, click.ClickException):
         click.echo(f"ate: {' '.join(exc.format_message().split())}", err=True)
@@ -59,6 +58,16 @@ def _told(exc: Exception) -> int:
     else:
         _tell_bug(exc)
     return EXIT_FAILED
+
+
+def _tell_usage(exc: click.UsageError) -> None:
+    if isinstance(exc, click.exceptions.NoArgsIsHelpError):
+        # Not a mistake: who says nothing asks what can be said.
+        exc.show()
+        return
+    what = " ".join(exc.format_message().split()).rstrip(".")
+    path = exc.ctx.command_path if exc.ctx is not None else "ate"
+    click.echo(f"ate: {what} (see `{path} --help`)", err=True)
 
 
 def _tell_bug(exc: Exception) -> None:

@@ -4,7 +4,7 @@ import datetime
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import click
 import yaml
@@ -12,6 +12,8 @@ from google.protobuf import json_format, timestamp_pb2
 from google.protobuf.message import Message
 
 ItemT = TypeVar("ItemT")
+
+_STRUCT: Final = "google.protobuf.Struct"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,26 @@ def _cell(text: str) -> str:
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    """Return proto-JSON: lowerCamelCase, enums by name, 64-bit integers as text."""
-    return json_format.MessageToDict(message)
+    """Return proto-JSON: lowerCamelCase, enums by name, 64-bit integers as text.
+
+    A Struct has only floating numbers, and no order: a port is 80 again, and a document reads the
+    same each time.
+    """
+    content: dict[str, Any] = json_format.MessageToDict(message)
+    if message.DESCRIPTOR.full_name == _STRUCT:
+        return _tidy(content)  # type: ignore[no-any-return]  # a mapping stays one
+    for resource in content.get("resources", ()):
+        if "spec" in resource:
+            resource["spec"] = _tidy(resource["spec"])
+    return content
+
+
+def _tidy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _tidy(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_tidy(item) for item in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def as_json(message: Message) -> str:

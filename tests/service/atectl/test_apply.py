@@ -71,9 +71,11 @@ async def test_dry_run_and_replace_are_passed_on(
 async def test_a_bad_document_leaves_those_before_it_unapplied(
     ate: Ate, control: Control, tmp_path: Path
 ) -> None:
-    result = await ate("apply", "-f", write(tmp_path, POOL, BAD))
+    file = write(tmp_path, POOL, BAD)
+    result = await ate("apply", "-f", file)
     assert result.code == 1
-    assert result.err == "ate: spec.containers[0].image: is missing (TEMPLATE_INVALID)\n"
+    said = "spec.containers[0].image: is missing (TEMPLATE_INVALID)"
+    assert result.err == f"ate: cannot apply {file}, document 2: {said}\n"
     assert not control.catalog.resources
 
 

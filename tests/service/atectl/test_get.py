@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from pathlib import Path
 
 import pytest
 import yaml
@@ -124,6 +125,25 @@ async def test_table_of_workers(ate: Ate, control: Control) -> None:
     assert [worker["workerPod"] for worker in one["workers"]] == ["local-1"]
     missing = await ate("get", "worker", "local-9")
     assert (missing.code, missing.err) == (1, "ate: no worker local-9 (RESOURCE_NOT_FOUND)\n")
+
+
+async def test_numbers_and_order_of_a_spec_are_as_in_a_document(
+    ate: Ate, control: Control, tmp_path: Path
+) -> None:
+    file = tmp_path / "pool.yaml"
+    file.write_text(
+        "apiVersion: ate.dev/v1alpha1\nkind: WorkerPool\nmetadata: {name: pool, namespace: default}\n"
+        "spec: {replicas: 2, z: {y: [80, 0.5], x: true}, ateomImage: local}\n"
+    )
+    await ate("apply", "-f", str(file))
+    _, row = rows((await ate("get", "pools")).out)
+    assert row[2] == "2"
+    text = (await ate("get", "pools", "-o", "json")).out
+    spec = json.loads(text)["resources"][0]["spec"]
+    assert json.dumps(spec) == (
+        '{"ateomImage": "local", "replicas": 2, "z": {"x": true, "y": [80, 0.5]}}'
+    )
+    json_format.Parse(text, pb.ListResourcesResponse())
 
 
 async def test_atespaces(ate: Ate, control: Control) -> None:

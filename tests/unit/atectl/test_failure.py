@@ -6,6 +6,7 @@ import click
 import pytest
 
 from atectl import failure
+from atectl.cli import cli
 
 
 def raising(exc: BaseException) -> Callable[[], object]:
@@ -28,6 +29,17 @@ def raising(exc: BaseException) -> Callable[[], object]:
 def test_exit_code(exc: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert failure.run(raising(exc)) == code
     assert "Traceback" not in capsys.readouterr().err
+
+
+def test_wrong_use_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    code = failure.run(lambda: cli.main(["get", "actors"], "ate", standalone_mode=False))
+    said = "ate: say which actors: either -a ATESPACE or -A (see `ate get actors --help`)\n"
+    assert (code, capsys.readouterr().err) == (2, said)
+
+
+def test_who_says_nothing_is_helped(capsys: pytest.CaptureFixture[str]) -> None:
+    assert failure.run(lambda: cli.main([], "ate", standalone_mode=False)) == 2
+    assert "Commands:" in capsys.readouterr().err
 
 
 def test_a_bug_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -35,6 +35,12 @@ def test_relative_folders_are_of_the_current_one(
     assert connection.target(Where("unix:x"), {}) == f"unix:{tmp_path}/x"
 
 
+@pytest.mark.parametrize("where", [Where("unix:/" + "x" * 120), Where("", "/" + "x" * 120)])
+def test_a_path_that_no_socket_can_have_is_refused(where: Where) -> None:
+    with pytest.raises(AteError, match="bytes too long for a socket"):
+        connection.target(where, {})
+
+
 def test_an_endpoint_of_no_known_form_is_refused() -> None:
     with pytest.raises(AteError, match="neither unix:PATH nor HOST:PORT"):
         connection.target(Where("http://x"), {})
