@@ -36,8 +36,10 @@ def main() -> int:
     try:
         print(named() or built())
     except BuildError as exc:
-        print(f"cannot build runsc: {exc}", file=sys.stderr)
+        print(f"no runsc: {exc}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -51,7 +53,7 @@ def named() -> Path | None:
     if not name:
         return None
     if not os.access(name, os.X_OK) or not Path(name).is_file():
-        msg = f"RUNSC={name} is not a program"
+        msg = f"RUNSC={name} is not a program; unset RUNSC to have one built"
         raise BuildError(msg)
     return Path(name).resolve()
 
