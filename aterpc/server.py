@@ -34,12 +34,18 @@ _HEALTH: Final = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 
 
 class _Health(health_aio.HealthServicer):
-    """Answers for an unknown service as our services answer for anything unknown."""
+    """Answers for an unknown service as our services answer for anything unknown.
+
+    Attributes:
+        names: The services that are served; the empty one is the server.
+    """
+
+    names: tuple[str, ...] = ("",)
 
     async def Check(  # noqa: N802  # named by health.proto
         self, request: health_pb2.HealthCheckRequest, context: Any
     ) -> health_pb2.HealthCheckResponse:
-        if request.service not in self._server_status:
+        if request.service not in self.names:
             msg = f"cannot tell the health of {request.service[:128]!r}: it is not served here"
             raise AteError(Reason.RESOURCE_NOT_FOUND, msg)
         # Untyped in the base.
@@ -68,13 +74,12 @@ class Server:
         self.stopping = asyncio.Event()
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
-        self._names: tuple[str, ...] = ()
         # {path: inode}: a path that holds another inode by now is not ours any more.
         self._sockets: dict[Path, int] = {}
 
     def reflect(self, names: Sequence[str]) -> None:
         """Serve reflection and health for the full names of the registered services."""
-        self._names = tuple(names)
+        self._health.names = ("", *names)
         own = (_HEALTH, reflection.SERVICE_NAME)
         reflection.enable_server_reflection((*names, *own), self.grpc)
 
@@ -128,7 +133,7 @@ class Server:
 
     async def start(self) -> None:
         """Serve; health says SERVING from here on."""
-        for name in ("", *self._names):
+        for name in self._health.names:
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self.grpc.start()
 

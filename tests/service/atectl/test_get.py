@@ -132,7 +132,8 @@ async def test_numbers_and_order_of_a_spec_are_as_in_a_document(
 ) -> None:
     file = tmp_path / "pool.yaml"
     file.write_text(
-        "apiVersion: ate.dev/v1alpha1\nkind: WorkerPool\nmetadata: {name: pool, namespace: default}\n"
+        "apiVersion: ate.dev/v1alpha1\nkind: WorkerPool\n"
+        "metadata: {name: pool, namespace: default}\n"
         "spec: {replicas: 2, z: {y: [80, 0.5], x: true}, ateomImage: local}\n"
     )
     await ate("apply", "-f", str(file))
