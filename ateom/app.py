@@ -18,7 +18,7 @@ from ateom.logs import keep_short
 from ateom.netdev import NetworkError
 from ateom.network import NULL, Network, plan
 from ateom.probe import probe
-from ateom.process import become_subreaper
+from ateom.process import subreaper
 from ateom.procs import machine_boot_id
 from ateom.record import SlotFiles
 from ateom.runsc import Runsc
@@ -53,7 +53,6 @@ async def running(config: Config) -> AsyncIterator[App]:
     Raises:
         AteError: It cannot start; the message says what to do.
     """
-    become_subreaper()
     folder = config.paths.ateom(config.uid)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -61,7 +60,7 @@ async def running(config: Config) -> AsyncIterator[App]:
     except OSError as exc:
         msg = f"cannot use state folder {config.state_dir}: {exc.strerror}"
         raise AteError(Reason.INVALID_ARGUMENT, msg) from exc
-    with _locked(folder / "lock"):
+    with subreaper(), _locked(folder / "lock"):
         async with contextlib.AsyncExitStack() as stack:
             sandboxes, slots = await _prepare(config, folder)
             stack.push_async_callback(_leave, config, sandboxes, slots)

@@ -15,7 +15,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,6 +27,7 @@ TERM_GRACE_S: Final = 0.5
 _KILL_WAIT_MS: Final = 1000
 _READ_BYTES: Final = 16 * 1024
 _PR_SET_CHILD_SUBREAPER: Final = 36
+_PR_GET_CHILD_SUBREAPER: Final = 37
 _NO_RESOURCES: Final = frozenset(
     {errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE, errno.ENOSPC}
 )
@@ -68,9 +69,20 @@ class Completed:
     elapsed_us: int
 
 
-def become_subreaper() -> None:
-    """Make orphans below this process its children, so that it learns how they ended."""
-    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+@contextlib.contextmanager
+def subreaper() -> Iterator[None]:
+    """Make orphans below this process its children, so that it learns how they ended.
+
+    It is a setting of the whole process: who embeds us gets it back as it was.
+    """
+    libc = ctypes.CDLL(None)
+    former = ctypes.c_int()
+    libc.prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(former), 0, 0, 0)
+    libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        libc.prctl(_PR_SET_CHILD_SUBREAPER, former.value, 0, 0, 0)
 
 
 async def run(

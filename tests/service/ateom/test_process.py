@@ -1,8 +1,10 @@
 """Programs that are run to their end, and processes that are watched."""
 
 import asyncio
+import ctypes
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +15,19 @@ from ateom.process import (
     MAX_OUTPUT_BYTES,
     ProcessStartError,
     ProcessTimeoutError,
-    become_subreaper,
     run,
+    subreaper,
 )
 from ateom.procs import Process
 from tests.kit.eventually import eventually
 
 SHELL = "/bin/sh"
+
+
+@pytest.fixture(autouse=True)
+def _adopts() -> Iterator[None]:
+    with subreaper():
+        yield
 
 
 async def test_status_and_both_outputs_are_returned() -> None:
@@ -78,7 +86,6 @@ async def test_a_cancelled_caller_leaves_no_program(tmp_path: Path) -> None:
 
 async def test_a_grandchild_that_keeps_the_pipe_does_not_hold_us(tmp_path: Path) -> None:
     pid = tmp_path / "pid"
-    become_subreaper()
     code = (
         "import os, time\n"
         "ready, told = os.pipe()\n"
@@ -107,7 +114,6 @@ async def test_what_cannot_be_started_says_so() -> None:
 
 async def detached(script: str) -> Process:
     """Start a process that is nobody's child but the subreaper's."""
-    become_subreaper()
     code = (
         "import os, sys\n"
         "ready, told = os.pipe()\n"
@@ -173,3 +179,17 @@ async def test_a_code_is_not_lost_when_an_orphan_is_reaped_before_it_is_watched(
     await eventually(has_ended)
     await exits.reap_orphans(frozenset({"sh"}))
     assert await Watch(process).exited == 5
+
+
+async def test_whoever_embeds_us_is_no_subreaper_afterwards() -> None:
+    """Else a supervisor's orphans would pile up as its children, dead and never awaited."""
+
+    def is_one() -> int:
+        found = ctypes.c_int()
+        ctypes.CDLL(None).prctl(37, ctypes.byref(found), 0, 0, 0)
+        return found.value
+
+    ctypes.CDLL(None).prctl(36, 0, 0, 0, 0)
+    with subreaper():
+        assert is_one() == 1
+    assert is_one() == 0
