@@ -75,6 +75,7 @@ class Engine(Protocol):
         Raises:
             AteError: STORAGE_UNAVAILABLE, and what the verb raises.
         """
+        ...
 
     async def close(self) -> None:
         """Finish what was started, and disconnect; more than once is no error."""

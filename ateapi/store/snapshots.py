@@ -31,7 +31,8 @@ def settle(x: Execute, actor: Row, new: SnapshotRow | None, bad_snapshot_id: str
             (bad_snapshot_id, actor[UID]),
         )
         if latest[0] == bad_snapshot_id:
-            latest = (*latest[:8], 1)
+            marked: Row = (*latest[:8], 1)
+            latest = marked
     if new is not None or bad_snapshot_id:
         _condemn(x, actor[UID], latest[0])
     return latest
