@@ -17,7 +17,7 @@ ResponseT_co = TypeVar("ResponseT_co", covariant=True)
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
 
-_OPTIONS: Final = (
+_OPTIONS: Final[tuple[tuple[str, int], ...]] = (
     # A node or control service that went away must be noticed, and one that came back found soon.
     ("grpc.keepalive_time_ms", 10_000),
     ("grpc.keepalive_timeout_ms", 5_000),
@@ -72,10 +72,13 @@ class StreamMethod(Protocol[RequestT_contra, ResponseT_co]):
 
 def open_channel(target: str, credentials: Credentials = PLAINTEXT) -> grpc.aio.Channel:
     """Open a channel to `unix:PATH` or `HOST:PORT`; the caller closes it."""
-    address = targets.grpc_target(target)
+    address, options = targets.grpc_target(target), _OPTIONS
+    if targets.is_loopback(target.rpartition(":")[0].strip("[]")):
+        # A proxy that the environment names has other loopback addresses than we.
+        options = (*options, ("grpc.enable_http_proxy", 0))
     if credentials.channel is not None:
-        return grpc.aio.secure_channel(address, credentials.channel, options=_OPTIONS)
-    return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        return grpc.aio.secure_channel(address, credentials.channel, options=options)
+    return grpc.aio.insecure_channel(address, options=options)
 
 
 async def call(

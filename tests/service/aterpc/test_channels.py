@@ -12,6 +12,7 @@ from ateerrors.reason import Reason
 from atepb import ateom_pb2 as pb
 from atepb import ateom_pb2_grpc as rpc
 from aterpc import channels
+from aterpc.server import Server
 from tests.service.aterpc.conftest import Context, Served
 
 
@@ -27,6 +28,25 @@ async def test_a_peer_that_does_not_listen_is_node_unavailable(tmp_path: Path) -
             await list_slots(channel)
     assert caught.value.reason is Reason.NODE_UNAVAILABLE
     assert caught.value.retry_s is not None
+
+
+async def test_a_proxy_is_not_asked_for_this_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    for name in ("no_proxy", "no_grpc_proxy", "grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    server = Server()
+    channel = channels.open_channel(server.bind("127.0.0.1:0"))
+    await server.start()
+    try:
+        with pytest.raises(AteError) as caught:
+            await list_slots(channel)
+    finally:
+        await channel.close()
+        await server.stop(0)
+    # It serves nothing, and says so itself.
+    assert caught.value.reason is Reason.UNIMPLEMENTED
 
 
 async def test_a_channel_that_was_closed_is_node_unavailable(served: Served) -> None:
