@@ -14,7 +14,7 @@ _PROBE_S: Final = 2.0
 
 
 async def clear(
-    folder: Folder, limits: Limits, say: Say, *, now: bool, own: bool = False
+    folder: Folder, limits: Limits, say: Say, *, now: bool, tell: Say | None = None
 ) -> Suspension:
     """End what runs without a supervisor; the caller holds the folder's lock.
 
@@ -25,7 +25,7 @@ async def clear(
         limits: Bounds.
         say: Told what was found.
         now: Kill without suspending.
-        own: It is the end of the caller's own life, whose namespaces are no news.
+        tell: Told who was suspended, and who was not; by default `say`.
     """
     done = Suspension()
     orphans = processes.parts(folder.root)
@@ -33,14 +33,14 @@ async def clear(
         say(f"{len(orphans)} parts of a former life are still running: they are stopped")
         target = folder.target("ateapi")
         if not now and await control.health(target, timeout_s=_PROBE_S) == "SERVING":
-            done = await control.suspend_all(target, limits.suspend_s, say)
+            done = await control.suspend_all(target, limits.suspend_s, tell or say)
         await processes.end(orphans, limits.part_stop_s)
     reaped = await reap(folder.root)
-    found = f"{len(reaped.sandboxes)} sandboxes, {len(reaped.networks)} network namespaces"
-    if own and reaped.sandboxes:
-        say(f"removed {found}")
-    elif not own and (reaped.sandboxes or reaped.networks or reaped.commands):
-        say(f"removed what a former life left: {found}")
+    if reaped.sandboxes or reaped.networks or reaped.commands:
+        say(
+            f"removed what a former life left: {len(reaped.sandboxes)} sandboxes,"
+            f" {len(reaped.networks)} network namespaces"
+        )
     for problem in reaped.problems:
         say(problem)
     return done

@@ -11,6 +11,7 @@ from atectl import failure
 from atelocal import down, status, up
 from atelocal.config import EXIT_FAILED, Config, RefusedError
 from atelocal.folder import Folder
+from aterpc import targets
 
 STATE_DIR_ENV: Final = "ATE_STATE_DIR"
 ENDPOINT_ENV: Final = "ATE_ENDPOINT"
@@ -83,6 +84,8 @@ def _status(*, state_dir: str, endpoint: str, output: str) -> int:
     if state_dir or not endpoint:
         home = Folder(resolved(state_dir or DEFAULT_STATE_DIR))
         endpoint = endpoint or home.target("ateapi")
+    if targets.socket_path(endpoint) is None:
+        targets.host_of(endpoint)
     return status.run(home, endpoint, as_json=output == "json")
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import dataclasses
 import os
 import signal
 from typing import Final
@@ -33,7 +34,8 @@ def run(home: Folder, *, now: bool) -> int:
         return 0
     home.make()
     voice = Voice(home.log(SUPERVISOR), aloud=True)
-    stopped = asyncio.run(take_down(home, Limits(), voice, now=now))
+    log = dataclasses.replace(voice, aloud=False)
+    stopped = asyncio.run(take_down(home, Limits(), voice, now=now, tell=log))
     for name in stopped.suspended:
         click.echo(f"{name} is suspended")
     for line in stopped.failed:
@@ -45,8 +47,17 @@ def run(home: Folder, *, now: bool) -> int:
     return 1 if stopped.failed or stopped.left else 0
 
 
-async def take_down(home: Folder, limits: Limits, say: Say, *, now: bool) -> Stopped:
+async def take_down(
+    home: Folder, limits: Limits, say: Say, *, now: bool, tell: Say | None = None
+) -> Stopped:
     """Stop what runs, or remove what a dead supervisor left; returns what was done and is left.
+
+    Args:
+        home: The installation's.
+        limits: Bounds.
+        say: Told what was found.
+        now: Kill without suspending.
+        tell: Told who was suspended, as it happens; by default `say`.
 
     Raises:
         RefusedError: The supervisor did not stop in time.
@@ -57,12 +68,11 @@ async def take_down(home: Folder, limits: Limits, say: Say, *, now: bool) -> Sto
         before = folder.read_stopped(home)
     with home.locked():
         # Also what the supervisor could not remove is tried once more.
-        done = await clearing.clear(home, limits, say, now=now)
+        done = await clearing.clear(home, limits, say, now=now, tell=tell)
         left = await clearing.left(home)
         home.record_file.unlink(missing_ok=True)
     return Stopped(
-        # Those that were suspended here were said one by one.
-        suspended=before.suspended,
+        suspended=(*before.suspended, *sorted(done.suspended)),
         failed=(*before.failed, *(f"{name}: {why}" for name, why in done.failed.items())),
         left=tuple(left),
     )

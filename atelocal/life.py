@@ -117,7 +117,8 @@ class Life:
         if suspend and not wishes.now.is_set():
             done = await self._suspend(wishes)
         await self.children.stop(STOP_ORDER)
-        await clearing.clear(self._folder, self._config.limits, self._say, now=True, own=True)
+        # Namespaces of its own life are no news, and problems are told as what is left.
+        await clearing.clear(self._folder, self._config.limits, _nothing, now=True)
         self.stopped = Stopped(
             suspended=tuple(sorted(done.suspended)),
             failed=tuple(f"{name}: {why}" for name, why in sorted(done.failed.items())),
@@ -143,6 +144,10 @@ class Life:
             await _cancel(work)
             await _cancel(impatient)
         return done
+
+
+def _nothing(_text: str) -> None:
+    pass
 
 
 def _forget(future: "asyncio.Future[None]") -> None:
