@@ -35,7 +35,8 @@ def run(command: Callable[[], object]) -> int:
     try:
         result = command()
         # Else a reader that went away shows when the interpreter ends, after all our care.
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed by who started us
+            sys.stdout.flush()
     except (KeyboardInterrupt, click.Abort):
         return EXIT_INTERRUPTED
     except Exception as exc:  # noqa: BLE001  # the outermost frame: people get a line in any case

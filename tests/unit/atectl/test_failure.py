@@ -31,6 +31,11 @@ def test_exit_code(exc: BaseException, code: int, capsys: pytest.CaptureFixture[
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_no_standard_output_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    assert failure.run(lambda: None) == 0
+
+
 def test_wrong_use_is_told_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
     code = failure.run(lambda: cli.main(["get", "actors"], "ate", standalone_mode=False))
     said = "ate: say which actors: either -a ATESPACE or -A (see `ate get actors --help`)\n"
