@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -10,17 +11,23 @@ from atelocal.config import RefusedError
 
 PINNED: Final = "go-20260905.0"
 
+# It takes milliseconds; a busy machine may take its time.
+_VERSION_S: Final = 10
+
 
 def find(given: Path | None, env: Mapping[str, str]) -> Path:
     """Return the runtime: --runsc, RUNSC, the per-user cache (the pinned version first), PATH.
 
     Raises:
-        RefusedError: There is none, or the one that was named is no program.
+        RefusedError: There is none, or the one that was named is no runsc.
     """
     named = given or (Path(env["RUNSC"]) if env.get("RUNSC") else None)
     if named is not None:
         if not _is_program(named):
             msg = f"{named.absolute()} is no program: --runsc and RUNSC name a runsc binary"
+            raise RefusedError(msg)
+        if not _is_runsc(named):
+            msg = f"{named.absolute()} is no runsc: it does not answer --version as one does"
             raise RefusedError(msg)
         return named.absolute()
     for candidate in _cached(env):
@@ -46,3 +53,17 @@ def _cached(env: Mapping[str, str]) -> list[Path]:
 
 def _is_program(path: Path) -> bool:
     return path.is_file() and os.access(path, os.X_OK)
+
+
+def _is_runsc(path: Path) -> bool:
+    try:
+        done = subprocess.run(
+            [path.absolute(), "--version"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_VERSION_S,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0 and done.stdout.startswith(b"runsc version ")

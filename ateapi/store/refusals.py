@@ -44,7 +44,8 @@ def crashed(verb: str, row: Row) -> AteError:
         metadata["lastGoodSnapshot"] = crash.last_good_snapshot
     return AteError(
         Reason.ACTOR_CRASHED,
-        f"cannot {verb} {ref}: it is CRASHED ({crash.reason.value}: {crash.message})",
+        f"cannot {verb} {ref}: it is CRASHED ({crash.reason.value}: {crash.message});"
+        " allowed: delete",
         metadata=metadata,
     )
 

@@ -10,7 +10,7 @@ from atelocal.config import RefusedError
 
 def program(path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("#!/bin/sh\n")
+    path.write_text("#!/bin/sh\necho runsc version 1\n")
     path.chmod(0o755)
     return path
 
@@ -43,4 +43,11 @@ def test_a_named_one_that_is_no_program_is_not_replaced_by_another(tmp_path: Pat
     program(tmp_path / f".cache/ate/runsc/{runsc.PINNED}/runsc")
     env = {"HOME": str(tmp_path), "PATH": "", "RUNSC": str(tmp_path)}
     with pytest.raises(RefusedError, match="is no program"):
+        runsc.find(None, env)
+
+
+def test_a_named_program_that_is_no_runsc_is_refused(tmp_path: Path) -> None:
+    """It would fail at the start of a sandbox, with words that help nobody."""
+    env = {"HOME": str(tmp_path), "PATH": "", "RUNSC": "/bin/true"}
+    with pytest.raises(RefusedError, match="/bin/true is no runsc"):
         runsc.find(None, env)
