@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 from ateapi import cleanup, janitor, pools, recovery
-from ateapi.background import Loop, Tasks
+from ateapi.background import Loop, Tasks, Waits
 from ateapi.catalog import Catalog
 from ateapi.config import Config
 from ateapi.fleet import Fleet
@@ -60,16 +60,19 @@ async def running(
         await fleet.refresh()
         hints = Hints()
         owner = str(uuid.uuid4())
+        pace = config.pace
 
-        cleaner = cleanup.Cleanup(store, nodes, fleet)
+        cleaner = cleanup.Cleanup(store, nodes, fleet, Waits(pace.first_wait_s, pace.most_wait_s))
         stack.push_async_callback(cleaner.close)
-        cleaning = Loop("cleanup", cleanup.EVERY_S, cleaner.turn)
+        cleaning = Loop("cleanup", pace.cleanup_s, cleaner.turn)
         cleaner.wake = cleaning.wake
         lending = pools.Pools(store, fleet)
-        lending_loop = Loop("pools", pools.EVERY_S, lending.turn)
+        lending_loop = Loop("pools", pace.pools_s, lending.turn)
         operations = Operations(Parts(store, fleet, hints, nodes, owner), cleaner.cleaned)
         stack.push_async_callback(operations.close)
-        recovering = recovery.Recovery(store, operations, owner)
+        recovering = recovery.Recovery(
+            store, operations, owner, Waits(pace.first_wait_s, pace.most_wait_s)
+        )
 
         server = Server()
         names = register(
@@ -90,8 +93,8 @@ async def running(
         for loop in (
             cleaning,
             lending_loop,
-            Loop("recovery", recovery.EVERY_S, recovering.turn),
-            Loop("janitor", janitor.EVERY_S, janitor.Janitor(store, nodes, fleet).turn),
+            Loop("recovery", pace.recovery_s, recovering.turn),
+            Loop("janitor", pace.janitor_s, janitor.Janitor(store, nodes, fleet).turn),
         ):
             await stack.enter_async_context(loop.running())
         await server.start()

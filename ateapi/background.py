@@ -14,7 +14,7 @@ log = logging.getLogger("background")
 class Waits:
     """When what failed is tried again, by key: less and less often."""
 
-    def __init__(self, first_s: float = 1.0, most_s: float = 30.0) -> None:
+    def __init__(self, first_s: float, most_s: float) -> None:
         """Make it; the first wait is doubled with each failure, up to the longest."""
         self._first_s = first_s
         self._most_s = most_s

@@ -15,7 +15,6 @@ from ateerrors.errors import AteError
 
 log = logging.getLogger("cleanup")
 
-EVERY_S: Final = 1.0
 # How long a Delete waits for the proof.
 PROOF_S: Final = 10.0
 
@@ -23,11 +22,11 @@ PROOF_S: Final = 10.0
 class Cleanup:
     """Resets quarantined workers on their nodes."""
 
-    def __init__(self, store: Store, nodes: NodeClients, fleet: Fleet) -> None:
+    def __init__(self, store: Store, nodes: NodeClients, fleet: Fleet, waits: Waits) -> None:
         self._store = store
         self._nodes = nodes
         self._fleet = fleet
-        self._waits = Waits()
+        self._waits = waits
         # Each worker by itself: one that does not answer keeps no other waiting.
         self._resets = Tasks()
         self._changed = asyncio.Condition()

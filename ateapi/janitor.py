@@ -12,7 +12,6 @@ from ateerrors.errors import AteError
 
 log = logging.getLogger("janitor")
 
-EVERY_S: Final = 5.0
 _AT_ONCE: Final = 100
 
 

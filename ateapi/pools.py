@@ -19,7 +19,6 @@ from ateerrors.reason import Reason
 
 log = logging.getLogger("pools")
 
-EVERY_S: Final = 1.0
 KIND: Final = "WorkerPool"
 # Of the object that is kept for a pool that nodes report.
 _HOME_SPEC: Final = {"ateomImage": "local", "sandboxClass": "gvisor"}

@@ -1,22 +1,18 @@
 """Takes up operations that nobody runs: those of a former life, and those whose task failed."""
 
-from typing import Final
-
 from ateapi.background import Waits
 from ateapi.store.store import Store
 from ateapi.workflow.operations import Operations
-
-EVERY_S: Final = 1.0
 
 
 class Recovery:
     """Every operation in the store is owned by somebody and run by its owner."""
 
-    def __init__(self, store: Store, operations: Operations, owner: str) -> None:
+    def __init__(self, store: Store, operations: Operations, owner: str, waits: Waits) -> None:
         self._store = store
         self._operations = operations
         self._owner = owner
-        self._waits = Waits()
+        self._waits = waits
 
     async def take_over(self) -> None:
         """Own what a former life left; before anything is served."""

@@ -11,7 +11,7 @@ import yaml
 from google.protobuf import json_format, struct_pb2
 
 from ateapi import app
-from ateapi.config import Config
+from ateapi.config import Config, Pace
 from ateapi.store.store import Store
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
@@ -100,7 +100,9 @@ class Control:
 
 @contextlib.asynccontextmanager
 async def control(
-    folder: Path, failing: Mapping[str, Sequence[FaultWhen]] | None = None
+    folder: Path,
+    failing: Mapping[str, Sequence[FaultWhen]] | None = None,
+    pace: Pace = Pace(),  # noqa: B008  # frozen
 ) -> AsyncIterator[Control]:
     """Run the control service on the folder's store; a second life finds what the first left.
 
@@ -116,7 +118,7 @@ async def control(
         return store
 
     target = f"unix:{folder}/c-{uuid.uuid4().hex[:8]}.sock"
-    config = Config(store=f"sqlite:{folder}/store.db", listen=(target,), stop_grace_s=0)
+    config = Config(store=f"sqlite:{folder}/store.db", listen=(target,), stop_grace_s=0, pace=pace)
     async with app.running(config, open_store) as running:
         channel = open_channel(target)
         try:
@@ -132,12 +134,16 @@ async def control(
 
 @contextlib.asynccontextmanager
 async def control_and_node(
-    folder: Path, workers: int = 2, *, beat_every_s: float = 0.2
+    folder: Path,
+    workers: int = 2,
+    *,
+    beat_every_s: float = 0.2,
+    pace: Pace = Pace(),  # noqa: B008  # frozen
 ) -> AsyncIterator[tuple[Control, FakeNode]]:
     """Run both; when it ends nothing that may never happen has happened."""
     node = FakeNode(workers)
     async with (
-        control(folder) as it,
+        control(folder, pace=pace) as it,
         node.serving(folder, it.target, beat_every_s=beat_every_s),
     ):
         yield it, node

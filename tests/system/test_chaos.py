@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ateapi import cleanup, janitor, recovery
+from ateapi.config import Pace
 from ateapi.lifecycle import Status
 from ateapi.store.rows import WorkerStatus
 from ateerrors.errors import AteError
@@ -38,12 +38,7 @@ AFTER = BEFORE[:2]
 STEPS = 100
 
 
-@pytest.fixture(autouse=True)
-def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (cleanup, janitor, recovery):
-        monkeypatch.setattr(module, "EVERY_S", 0.05)
-        monkeypatch.setattr(module, "_MOST_WAIT_S", 0.1, raising=False)
-        monkeypatch.setattr(module, "_FIRST_WAIT_S", 0.1, raising=False)
+HURRY = Pace(cleanup_s=0.05, recovery_s=0.05, janitor_s=0.05, first_wait_s=0.1, most_wait_s=0.1)
 
 
 class Story:
@@ -120,13 +115,19 @@ async def test_everything_comes_to_rest(tmp_path: Path, seed: int) -> None:
     refs: list[pb.ActorRef] = []
     story = Story(seed, node, refs)
     for life in range(3):
-        async with control(tmp_path) as it, node.serving(tmp_path, it.target, beat_every_s=0.05):
+        async with (
+            control(tmp_path, pace=HURRY) as it,
+            node.serving(tmp_path, it.target, beat_every_s=0.05),
+        ):
             if not life:
                 refs += [await it.prepare("a"), await it.create("b"), await it.create("c")]
             await story.tell(it)
     await story.end()
     node.faults.clear()
-    async with control(tmp_path) as it, node.serving(tmp_path, it.target, beat_every_s=0.05):
+    async with (
+        control(tmp_path, pace=HURRY) as it,
+        node.serving(tmp_path, it.target, beat_every_s=0.05),
+    ):
         await eventually(partial(at_rest, it, node))
         await usable(it)
     assert node.violations == []

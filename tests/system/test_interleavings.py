@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ateapi import janitor
+from ateapi.config import Pace
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Report, Sandbox
@@ -37,9 +37,7 @@ def sockets(folder: Path) -> list[Path]:
     return list(folder.glob("*.sock"))
 
 
-@pytest.fixture
-def hurried_janitor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(janitor, "EVERY_S", 0.1)
+HURRY = Pace(janitor_s=0.1)
 
 
 async def eventually_status(it: Control, ref: pb.ActorRef, status: str) -> None:
@@ -244,10 +242,9 @@ async def test_a_store_that_is_away_while_an_operation_is_taken_over(
     assert node.violations == []
 
 
-@pytest.mark.usefixtures("hurried_janitor")
 async def test_a_suspend_that_was_undone_leaves_no_files(tmp_path: Path) -> None:
     """The upload was complete before it failed: nobody points at it."""
-    async with control_and_node(tmp_path) as (it, node):
+    async with control_and_node(tmp_path, pace=HURRY) as (it, node):
         ref = await it.prepare()
         await it.do("resume", ref)
         await it.do("pause", ref)
@@ -263,11 +260,10 @@ async def test_a_suspend_that_was_undone_leaves_no_files(tmp_path: Path) -> None
         await it.do("resume", ref)
 
 
-@pytest.mark.usefixtures("hurried_janitor")
 async def test_a_crashed_actor_leaves_no_files_when_it_is_deleted(tmp_path: Path) -> None:
     """What its last checkpoint wrote is kept until then: it may be all that is left."""
     gone = AteError(Reason.RUNTIME_CHECKPOINT_FAILED, "no", report=Report(Sandbox.PAUSED))
-    async with control_and_node(tmp_path) as (it, node):
+    async with control_and_node(tmp_path, pace=HURRY) as (it, node):
         ref = await it.prepare()
         await it.do("resume", ref)
         node.fail("Checkpoint", Fault("after", gone))
@@ -284,10 +280,9 @@ async def test_a_crashed_actor_leaves_no_files_when_it_is_deleted(tmp_path: Path
         await eventually(check)
 
 
-@pytest.mark.usefixtures("hurried_janitor")
 async def test_a_checkpoint_that_outlives_its_actor_leaves_no_files(tmp_path: Path) -> None:
     """Files are removed only when nobody can write them any more."""
-    async with control_and_node(tmp_path) as (it, node):
+    async with control_and_node(tmp_path, pace=HURRY) as (it, node):
         ref, other = await it.prepare(), await it.create("other")
         for verb in ("resume", "suspend"):
             await it.do(verb, other)
