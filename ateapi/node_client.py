@@ -179,10 +179,10 @@ def fence(operation: OperationRow) -> pb.Fence:
     )
 
 
-def fence_of(worker: WorkerRow, operation_id: str = "") -> pb.Fence:
+def fence_of(worker: WorkerRow) -> pb.Fence:
     """Return on what ground a worker is commanded outside of an operation."""
     return pb.Fence(
-        operation_id=operation_id or str(uuid.uuid4()),
+        operation_id=str(uuid.uuid4()),
         actor_uid=worker.actor_uid or NOBODY,
         epoch=worker.epoch,
         claim=worker.claim,

@@ -469,8 +469,17 @@ async def test_reset_on_an_older_claim_stops_nothing(running: Lab) -> None:
 async def test_commands_to_one_worker_come_one_after_the_other(running: Lab) -> None:
     stuck = Stuck(running, "writing")
     await stuck.reached.wait()
-    second = asyncio.create_task(running.checkpoint(running.fence(), snapshot="s2"))
-    await asyncio.sleep(0.05)
+    fence = running.fence()
+    second = asyncio.create_task(running.checkpoint(fence, snapshot="s2"))
+
+    async def is_taken() -> None:
+        assert (
+            await running.outcome(fence.operation_id)
+        ).state == pb.GetOutcomeResponse.STATE_RUNNING
+
+    await eventually(is_taken)
+    # Anything that it would have sent to ateom by now comes before this answer.
+    await running.outcome(fence.operation_id)
     assert running.ateom.verbs() == ["CheckpointWorkload"]
     await stuck.end()
     await asyncio.gather(second, return_exceptions=True)
