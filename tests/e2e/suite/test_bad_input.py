@@ -31,7 +31,11 @@ async def odd(suite: Installation, folder: Path, image: str, command: str = "[]"
 async def at_rest(suite: Installation) -> None:
     assert await suite.status() == "SUSPENDED"
     await suite.workers_free(2)
-    assert list((suite.state_dir / "node" / "actors").glob("*/*")) == []
+
+    async def its_folder_is_swept() -> None:
+        assert list((suite.state_dir / "node" / "actors").glob("*/*")) == []
+
+    await eventually(its_folder_is_swept)
 
 
 async def test_a_program_that_exits_at_once_is_told_with_its_output(
