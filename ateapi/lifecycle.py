@@ -39,6 +39,23 @@ class Verb(enum.StrEnum):
     PAUSE = "pause"
 
 
+class FailurePolicy(enum.StrEnum):
+    """What becomes of a live sandbox whose state could not be saved (`onSuspendFailure`)."""
+
+    CRASH = "crash"
+    KEEP_RUNNING = "keep-running"
+    # With a verified copy on the node: PAUSED, and uploaded later; without one as KEEP_RUNNING.
+    PAUSE = "pause"
+
+
+class CrashPolicy(enum.StrEnum):
+    """What follows a crash by itself (`onCrash`)."""
+
+    HOLD = "hold"
+    REVERT = "revert"
+    REVERT_AND_RESUME = "revert-and-resume"
+
+
 @dataclass(frozen=True, slots=True)
 class Edge:
     """A verb's way through the statuses; a failure without a crash goes back to where it began."""
@@ -64,6 +81,9 @@ CRASHABLE: Final = _TRANSITIONAL | {Status.RUNNING}
 # Where Delete needs no `any_state`.
 DELETABLE: Final = frozenset({Status.SUSPENDED, Status.CRASHED})
 
+# Where Revert needs no `any_state`; with it, of a RUNNING actor too.
+REVERTIBLE: Final = frozenset({Status.SUSPENDED, Status.PAUSED, Status.CRASHED})
+
 
 def to_mermaid() -> str:
     """Return the state diagram of an actor, for docs/architecture.md."""
@@ -75,6 +95,11 @@ def to_mermaid() -> str:
         lines += [f"    {edge.through.name} --> {origin.name}: undone" for origin in origins]
     lines += [
         f"    {status.name} --> {Status.CRASHED.name}: crash" for status in sorted(CRASHABLE)
+    ]
+    lines += [
+        f"    {status.name} --> {to.name}: revert"
+        for status in sorted(REVERTIBLE)
+        for to in (Status.SUSPENDED, Status.PAUSED)
     ]
     lines += [f"    {status.name} --> [*]: delete" for status in sorted(DELETABLE)]
     return "\n".join(lines)

@@ -40,6 +40,34 @@ SNAPSHOT_TYPE_LOCAL: SnapshotType.ValueType  # 1
 SNAPSHOT_TYPE_EXTERNAL: SnapshotType.ValueType  # 2
 Global___SnapshotType: _TypeAlias = SnapshotType  # noqa: Y015
 
+class _FailurePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _FailurePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FailurePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    FAILURE_POLICY_UNSPECIFIED: _FailurePolicy.ValueType  # 0
+    """The template's onSuspendFailure, which is Crash unless it says otherwise."""
+    FAILURE_POLICY_CRASH: _FailurePolicy.ValueType  # 1
+    """CRASHED; a verified copy on the node is kept as salvage."""
+    FAILURE_POLICY_KEEP_RUNNING: _FailurePolicy.ValueType  # 2
+    """The sandbox goes on: RUNNING."""
+    FAILURE_POLICY_PAUSE: _FailurePolicy.ValueType  # 3
+    """PAUSED with the verified copy on the node, uploaded later; without one: RUNNING."""
+
+class FailurePolicy(_FailurePolicy, metaclass=_FailurePolicyEnumTypeWrapper):
+    """What becomes of an actor whose suspend or pause failed while its sandbox lives."""
+
+FAILURE_POLICY_UNSPECIFIED: FailurePolicy.ValueType  # 0
+"""The template's onSuspendFailure, which is Crash unless it says otherwise."""
+FAILURE_POLICY_CRASH: FailurePolicy.ValueType  # 1
+"""CRASHED; a verified copy on the node is kept as salvage."""
+FAILURE_POLICY_KEEP_RUNNING: FailurePolicy.ValueType  # 2
+"""The sandbox goes on: RUNNING."""
+FAILURE_POLICY_PAUSE: FailurePolicy.ValueType  # 3
+"""PAUSED with the verified copy on the node, uploaded later; without one: RUNNING."""
+Global___FailurePolicy: _TypeAlias = FailurePolicy  # noqa: Y015
+
 @_typing.final
 class ExternalSnapshotInfo(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -94,6 +122,8 @@ class SnapshotInfo(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    BAD_FIELD_NUMBER: _builtins.int
+    SALVAGE_FIELD_NUMBER: _builtins.int
     type: Global___SnapshotType.ValueType
     snapshot_id: _builtins.str
     manifest_digest: _builtins.str
@@ -102,6 +132,10 @@ class SnapshotInfo(_message.Message):
     """Sum of the sizes of its files."""
     epoch: _builtins.int
     """The epoch that the snapshot was taken in."""
+    bad: _builtins.bool
+    """It could not be read back."""
+    salvage: _builtins.bool
+    """The copy on a node of what a crash could not make durable."""
     @_builtins.property
     def external(self) -> Global___ExternalSnapshotInfo: ...
     @_builtins.property
@@ -119,10 +153,12 @@ class SnapshotInfo(_message.Message):
         size_bytes: _builtins.int = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
         epoch: _builtins.int = ...,
+        bad: _builtins.bool = ...,
+        salvage: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "data", b"data", "external", b"external", "local", b"local"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "data", b"data", "epoch", b"epoch", "external", b"external", "local", b"local", "manifest_digest", b"manifest_digest", "size_bytes", b"size_bytes", "snapshot_id", b"snapshot_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bad", b"bad", "create_time", b"create_time", "data", b"data", "epoch", b"epoch", "external", b"external", "local", b"local", "manifest_digest", b"manifest_digest", "salvage", b"salvage", "size_bytes", b"size_bytes", "snapshot_id", b"snapshot_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_data: _TypeAlias = _typing.Literal["external", "local"]  # noqa: Y015
     _WhichOneofArgType_data: _TypeAlias = _typing.Literal["data", b"data"]  # noqa: Y015
@@ -223,6 +259,7 @@ class Actor(_message.Message):
     CRASH_FIELD_NUMBER: _builtins.int
     NODE_NAME_FIELD_NUMBER: _builtins.int
     OPERATION_ID_FIELD_NUMBER: _builtins.int
+    UPLOAD_PENDING_FIELD_NUMBER: _builtins.int
     actor_id: _builtins.str
     version: _builtins.int
     """+1 at every change."""
@@ -247,6 +284,8 @@ class Actor(_message.Message):
     """The node of the worker while the actor has one."""
     operation_id: _builtins.str
     """The operation that owns the actor in a transitional status."""
+    upload_pending: _builtins.bool
+    """PAUSED because its snapshot could not be uploaded; a suspend is tried again and again."""
     @_builtins.property
     def latest_snapshot_info(self) -> Global___SnapshotInfo: ...
     @_builtins.property
@@ -284,10 +323,11 @@ class Actor(_message.Message):
         crash: Global___CrashRecord | None = ...,
         node_name: _builtins.str = ...,
         operation_id: _builtins.str = ...,
+        upload_pending: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["crash", b"crash", "create_time", b"create_time", "latest_snapshot_info", b"latest_snapshot_info", "update_time", b"update_time", "worker_selector", b"worker_selector"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "actor_template_name", b"actor_template_name", "actor_template_namespace", b"actor_template_namespace", "actor_template_uid", b"actor_template_uid", "ateom_pod_ip", b"ateom_pod_ip", "ateom_pod_name", b"ateom_pod_name", "ateom_pod_namespace", b"ateom_pod_namespace", "ateom_pod_uid", b"ateom_pod_uid", "atespace", b"atespace", "crash", b"crash", "create_time", b"create_time", "epoch", b"epoch", "in_progress_snapshot", b"in_progress_snapshot", "latest_snapshot_info", b"latest_snapshot_info", "node_name", b"node_name", "operation_id", b"operation_id", "status", b"status", "uid", b"uid", "update_time", b"update_time", "version", b"version", "worker_pool_name", b"worker_pool_name", "worker_selector", b"worker_selector"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_id", b"actor_id", "actor_template_name", b"actor_template_name", "actor_template_namespace", b"actor_template_namespace", "actor_template_uid", b"actor_template_uid", "ateom_pod_ip", b"ateom_pod_ip", "ateom_pod_name", b"ateom_pod_name", "ateom_pod_namespace", b"ateom_pod_namespace", "ateom_pod_uid", b"ateom_pod_uid", "atespace", b"atespace", "crash", b"crash", "create_time", b"create_time", "epoch", b"epoch", "in_progress_snapshot", b"in_progress_snapshot", "latest_snapshot_info", b"latest_snapshot_info", "node_name", b"node_name", "operation_id", b"operation_id", "status", b"status", "uid", b"uid", "update_time", b"update_time", "upload_pending", b"upload_pending", "version", b"version", "worker_pool_name", b"worker_pool_name", "worker_selector", b"worker_selector"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -311,6 +351,10 @@ class CrashRecord(_message.Message):
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     LAST_OUTPUT_FIELD_NUMBER: _builtins.int
     LAST_GOOD_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    SALVAGE_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    NODE_ID_FIELD_NUMBER: _builtins.int
+    CRASHES_IN_A_ROW_FIELD_NUMBER: _builtins.int
+    NEXT_COMMAND_FIELD_NUMBER: _builtins.int
     reason: _builtins.str
     message: _builtins.str
     operation_id: _builtins.str
@@ -323,6 +367,15 @@ class CrashRecord(_message.Message):
     """Set when a program exited; 128 + n for signal n."""
     last_output: _builtins.str
     last_good_snapshot: _builtins.str
+    """Newest snapshot that is not known to be bad, salvage included; empty: there is none."""
+    salvage_snapshot: _builtins.str
+    """The copy on the node of the state that could not be made durable; empty: there is none."""
+    node_id: _builtins.str
+    """The node that holds files of the attempt (resume of PAUSED, salvage)."""
+    crashes_in_a_row: _builtins.int
+    """How often the actor crashed in a row; the template's onCrash gives up after some."""
+    next_command: _builtins.str
+    """What to type next."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -340,10 +393,14 @@ class CrashRecord(_message.Message):
         exit_code: _builtins.int | None = ...,
         last_output: _builtins.str = ...,
         last_good_snapshot: _builtins.str = ...,
+        salvage_snapshot: _builtins.str = ...,
+        node_id: _builtins.str = ...,
+        crashes_in_a_row: _builtins.int = ...,
+        next_command: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "exit_code", b"exit_code", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "epoch", b"epoch", "exit_code", b"exit_code", "last_good_snapshot", b"last_good_snapshot", "last_output", b"last_output", "message", b"message", "node_name", b"node_name", "operation_id", b"operation_id", "reason", b"reason", "step", b"step", "time", b"time", "verb", b"verb", "worker_name", b"worker_name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "crashes_in_a_row", b"crashes_in_a_row", "epoch", b"epoch", "exit_code", b"exit_code", "last_good_snapshot", b"last_good_snapshot", "last_output", b"last_output", "message", b"message", "next_command", b"next_command", "node_id", b"node_id", "node_name", b"node_name", "operation_id", b"operation_id", "reason", b"reason", "salvage_snapshot", b"salvage_snapshot", "step", b"step", "time", b"time", "verb", b"verb", "worker_name", b"worker_name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -685,16 +742,19 @@ class SuspendActorRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACTOR_REF_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    on_failure: Global___FailurePolicy.ValueType
     @_builtins.property
     def actor_ref(self) -> Global___ActorRef: ...
     def __init__(
         self,
         *,
         actor_ref: Global___ActorRef | None = ...,
+        on_failure: Global___FailurePolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref", "on_failure", b"on_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -729,16 +789,19 @@ class PauseActorRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ACTOR_REF_FIELD_NUMBER: _builtins.int
+    ON_FAILURE_FIELD_NUMBER: _builtins.int
+    on_failure: Global___FailurePolicy.ValueType
     @_builtins.property
     def actor_ref(self) -> Global___ActorRef: ...
     def __init__(
         self,
         *,
         actor_ref: Global___ActorRef | None = ...,
+        on_failure: Global___FailurePolicy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref", "on_failure", b"on_failure"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -853,6 +916,350 @@ class DeleteActorResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteActorResponse: _TypeAlias = DeleteActorResponse  # noqa: Y015
+
+@_typing.final
+class RevertActorRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_REF_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
+    ANY_STATE_FIELD_NUMBER: _builtins.int
+    snapshot_id: _builtins.str
+    """Empty: the last good one. A named one is used also when it is marked bad, if it verifies."""
+    resume: _builtins.bool
+    """Resume it afterwards."""
+    any_state: _builtins.bool
+    """Also revert a RUNNING actor: its sandbox is killed, what is not in a snapshot is lost."""
+    @_builtins.property
+    def actor_ref(self) -> Global___ActorRef: ...
+    def __init__(
+        self,
+        *,
+        actor_ref: Global___ActorRef | None = ...,
+        snapshot_id: _builtins.str = ...,
+        resume: _builtins.bool = ...,
+        any_state: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref", "any_state", b"any_state", "resume", b"resume", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevertActorRequest: _TypeAlias = RevertActorRequest  # noqa: Y015
+
+@_typing.final
+class RevertActorResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
+    PHASES_FIELD_NUMBER: _builtins.int
+    snapshot_id: _builtins.str
+    """Where it is now; empty: it has no snapshot left and boots from its image."""
+    @_builtins.property
+    def actor(self) -> Global___Actor: ...
+    @_builtins.property
+    def skipped(self) -> _containers.RepeatedCompositeFieldContainer[Global___SkippedSnapshot]:
+        """Snapshots that were tried before and did not verify, or are out of reach."""
+
+    @_builtins.property
+    def phases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Phase]:
+        """Of the resume."""
+
+    def __init__(
+        self,
+        *,
+        actor: Global___Actor | None = ...,
+        snapshot_id: _builtins.str = ...,
+        skipped: _abc.Iterable[Global___SkippedSnapshot] | None = ...,
+        phases: _abc.Iterable[Global___Phase] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "phases", b"phases", "skipped", b"skipped", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RevertActorResponse: _TypeAlias = RevertActorResponse  # noqa: Y015
+
+@_typing.final
+class SkippedSnapshot(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    snapshot_id: _builtins.str
+    reason: _builtins.str
+    message: _builtins.str
+    def __init__(
+        self,
+        *,
+        snapshot_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "reason", b"reason", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SkippedSnapshot: _TypeAlias = SkippedSnapshot  # noqa: Y015
+
+@_typing.final
+class ListSnapshotsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_REF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def actor_ref(self) -> Global___ActorRef: ...
+    def __init__(
+        self,
+        *,
+        actor_ref: Global___ActorRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSnapshotsRequest: _TypeAlias = ListSnapshotsRequest  # noqa: Y015
+
+@_typing.final
+class ListSnapshotsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[Global___SnapshotInfo]: ...
+    def __init__(
+        self,
+        *,
+        snapshots: _abc.Iterable[Global___SnapshotInfo] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshots", b"snapshots"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSnapshotsResponse: _TypeAlias = ListSnapshotsResponse  # noqa: Y015
+
+@_typing.final
+class ListEventsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ATESPACE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    atespace: _builtins.str
+    """Empty means all."""
+    actor: _builtins.str
+    """Name of an actor; only with an atespace. Events of deleted actors of that name are among them."""
+    page_size: _builtins.int
+    """0 means 1000, which is the most. A page may be shorter."""
+    page_token: _builtins.str
+    def __init__(
+        self,
+        *,
+        atespace: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor", b"actor", "atespace", b"atespace", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsRequest: _TypeAlias = ListEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListEventsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___Event]: ...
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___Event] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListEventsResponse: _TypeAlias = ListEventsResponse  # noqa: Y015
+
+@_typing.final
+class Event(_message.Message):
+    """One change of an actor."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class FieldsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    REVISION_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    ATESPACE_FIELD_NUMBER: _builtins.int
+    ACTOR_FIELD_NUMBER: _builtins.int
+    ACTOR_UID_FIELD_NUMBER: _builtins.int
+    WHAT_FIELD_NUMBER: _builtins.int
+    STATUS_FIELD_NUMBER: _builtins.int
+    OPERATION_ID_FIELD_NUMBER: _builtins.int
+    EPOCH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    ELAPSED_MS_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
+    revision: _builtins.int
+    """Gapless over all actors."""
+    atespace: _builtins.str
+    actor: _builtins.str
+    actor_uid: _builtins.str
+    what: _builtins.str
+    """created, updated, deleted, crashed, reverted, `<verb>.begun`, `<verb>.done`, `<verb>.undone`."""
+    status: Global___Actor.Status.ValueType
+    """Afterwards; unset when it was deleted."""
+    operation_id: _builtins.str
+    epoch: _builtins.int
+    reason: _builtins.str
+    message: _builtins.str
+    elapsed_ms: _builtins.int
+    """Of an operation that ended: how long it took."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def fields(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """What else is known, as of the snapshot that was promoted or gone back to."""
+
+    def __init__(
+        self,
+        *,
+        revision: _builtins.int = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+        atespace: _builtins.str = ...,
+        actor: _builtins.str = ...,
+        actor_uid: _builtins.str = ...,
+        what: _builtins.str = ...,
+        status: Global___Actor.Status.ValueType = ...,
+        operation_id: _builtins.str = ...,
+        epoch: _builtins.int = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+        elapsed_ms: _builtins.int | None = ...,
+        fields: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_elapsed_ms", b"_elapsed_ms", "elapsed_ms", b"elapsed_ms", "time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_elapsed_ms", b"_elapsed_ms", "actor", b"actor", "actor_uid", b"actor_uid", "atespace", b"atespace", "elapsed_ms", b"elapsed_ms", "epoch", b"epoch", "fields", b"fields", "message", b"message", "operation_id", b"operation_id", "reason", b"reason", "revision", b"revision", "status", b"status", "time", b"time", "what", b"what"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__elapsed_ms: _TypeAlias = _typing.Literal["elapsed_ms"]  # noqa: Y015
+    _WhichOneofArgType__elapsed_ms: _TypeAlias = _typing.Literal["_elapsed_ms", b"_elapsed_ms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__elapsed_ms) -> _WhichOneofReturnType__elapsed_ms | None: ...
+
+Global___Event: _TypeAlias = Event  # noqa: Y015
+
+@_typing.final
+class DumpActorRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_REF_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def actor_ref(self) -> Global___ActorRef: ...
+    def __init__(
+        self,
+        *,
+        actor_ref: Global___ActorRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DumpActorRequest: _TypeAlias = DumpActorRequest  # noqa: Y015
+
+@_typing.final
+class DumpActorResponse(_message.Message):
+    """A file begins with `file`, and its content follows in as many `data` as it needs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    @_builtins.property
+    def file(self) -> Global___DumpFile: ...
+    def __init__(
+        self,
+        *,
+        file: Global___DumpFile | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "file", b"file", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "file", b"file", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["file", "data"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___DumpActorResponse: _TypeAlias = DumpActorResponse  # noqa: Y015
+
+@_typing.final
+class DumpFile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATH_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    path: _builtins.str
+    """Relative, with `/`."""
+    size_bytes: _builtins.int
+    def __init__(
+        self,
+        *,
+        path: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DumpFile: _TypeAlias = DumpFile  # noqa: Y015
 
 @_typing.final
 class ListWorkersRequest(_message.Message):

@@ -704,6 +704,26 @@ class ActorServiceStub:
                 request_serializer=atepb_dot_ateapi__pb2.DeleteActorRequest.SerializeToString,
                 response_deserializer=atepb_dot_ateapi__pb2.DeleteActorResponse.FromString,
                 _registered_method=True)
+        self.RevertActor = channel.unary_unary(
+                '/ateapi.ActorService/RevertActor',
+                request_serializer=atepb_dot_ateapi__pb2.RevertActorRequest.SerializeToString,
+                response_deserializer=atepb_dot_ateapi__pb2.RevertActorResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/ateapi.ActorService/ListSnapshots',
+                request_serializer=atepb_dot_ateapi__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=atepb_dot_ateapi__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/ateapi.ActorService/ListEvents',
+                request_serializer=atepb_dot_ateapi__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=atepb_dot_ateapi__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
+        self.DumpActor = channel.unary_stream(
+                '/ateapi.ActorService/DumpActor',
+                request_serializer=atepb_dot_ateapi__pb2.DumpActorRequest.SerializeToString,
+                response_deserializer=atepb_dot_ateapi__pb2.DumpActorResponse.FromString,
+                _registered_method=True)
         self.ListWorkers = channel.unary_unary(
                 '/ateapi.ActorService/ListWorkers',
                 request_serializer=atepb_dot_ateapi__pb2.ListWorkersRequest.SerializeToString,
@@ -793,6 +813,36 @@ class ActorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RevertActor(self, request, context):
+        """Brings an actor back to one of its snapshots, by default the last good one: SUSPENDED, or PAUSED
+        when the only copy is on a node. What it would go back to is verified first. Repeating is safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """The snapshots that are kept of an actor, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """What happened to the actors of an atespace, or to one, oldest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DumpActor(self, request, context):
+        """Everything that is kept of an actor, for diagnosis: its record and events, manifest and files of
+        its snapshots (of a CRASHED one: those that its crash is about), output of its last activations.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkers(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -874,6 +924,26 @@ def add_ActorServiceServicer_to_server(servicer, server):
                     servicer.DeleteActor,
                     request_deserializer=atepb_dot_ateapi__pb2.DeleteActorRequest.FromString,
                     response_serializer=atepb_dot_ateapi__pb2.DeleteActorResponse.SerializeToString,
+            ),
+            'RevertActor': grpc.unary_unary_rpc_method_handler(
+                    servicer.RevertActor,
+                    request_deserializer=atepb_dot_ateapi__pb2.RevertActorRequest.FromString,
+                    response_serializer=atepb_dot_ateapi__pb2.RevertActorResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=atepb_dot_ateapi__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=atepb_dot_ateapi__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=atepb_dot_ateapi__pb2.ListEventsRequest.FromString,
+                    response_serializer=atepb_dot_ateapi__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'DumpActor': grpc.unary_stream_rpc_method_handler(
+                    servicer.DumpActor,
+                    request_deserializer=atepb_dot_ateapi__pb2.DumpActorRequest.FromString,
+                    response_serializer=atepb_dot_ateapi__pb2.DumpActorResponse.SerializeToString,
             ),
             'ListWorkers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkers,
@@ -1101,6 +1171,114 @@ class ActorService:
             '/ateapi.ActorService/DeleteActor',
             atepb_dot_ateapi__pb2.DeleteActorRequest.SerializeToString,
             atepb_dot_ateapi__pb2.DeleteActorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RevertActor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ateapi.ActorService/RevertActor',
+            atepb_dot_ateapi__pb2.RevertActorRequest.SerializeToString,
+            atepb_dot_ateapi__pb2.RevertActorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ateapi.ActorService/ListSnapshots',
+            atepb_dot_ateapi__pb2.ListSnapshotsRequest.SerializeToString,
+            atepb_dot_ateapi__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ateapi.ActorService/ListEvents',
+            atepb_dot_ateapi__pb2.ListEventsRequest.SerializeToString,
+            atepb_dot_ateapi__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DumpActor(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/ateapi.ActorService/DumpActor',
+            atepb_dot_ateapi__pb2.DumpActorRequest.SerializeToString,
+            atepb_dot_ateapi__pb2.DumpActorResponse.FromString,
             options,
             channel_credentials,
             insecure,

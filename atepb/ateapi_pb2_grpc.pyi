@@ -193,6 +193,18 @@ class ActorServiceStub:
     """SUSPENDED or PAUSED to RUNNING on any eligible worker."""
     DeleteActor: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.DeleteActorRequest, _ateapi_pb2.DeleteActorResponse]
     """Deletes a SUSPENDED or CRASHED actor, or one of any status with any_state."""
+    RevertActor: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.RevertActorRequest, _ateapi_pb2.RevertActorResponse]
+    """Brings an actor back to one of its snapshots, by default the last good one: SUSPENDED, or PAUSED
+    when the only copy is on a node. What it would go back to is verified first. Repeating is safe.
+    """
+    ListSnapshots: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.ListSnapshotsRequest, _ateapi_pb2.ListSnapshotsResponse]
+    """The snapshots that are kept of an actor, newest first."""
+    ListEvents: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.ListEventsRequest, _ateapi_pb2.ListEventsResponse]
+    """What happened to the actors of an atespace, or to one, oldest first."""
+    DumpActor: _grpc.UnaryStreamMultiCallable[_ateapi_pb2.DumpActorRequest, _ateapi_pb2.DumpActorResponse]
+    """Everything that is kept of an actor, for diagnosis: its record and events, manifest and files of
+    its snapshots (of a CRASHED one: those that its crash is about), output of its last activations.
+    """
     ListWorkers: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.ListWorkersRequest, _ateapi_pb2.ListWorkersResponse]
     ListActors: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.ListActorsRequest, _ateapi_pb2.ListActorsResponse]
     """Ordered by (atespace, name)."""
@@ -221,6 +233,18 @@ class ActorServiceAsyncStub(ActorServiceStub):
     """SUSPENDED or PAUSED to RUNNING on any eligible worker."""
     DeleteActor: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.DeleteActorRequest, _ateapi_pb2.DeleteActorResponse]  # type: ignore[assignment]
     """Deletes a SUSPENDED or CRASHED actor, or one of any status with any_state."""
+    RevertActor: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.RevertActorRequest, _ateapi_pb2.RevertActorResponse]  # type: ignore[assignment]
+    """Brings an actor back to one of its snapshots, by default the last good one: SUSPENDED, or PAUSED
+    when the only copy is on a node. What it would go back to is verified first. Repeating is safe.
+    """
+    ListSnapshots: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.ListSnapshotsRequest, _ateapi_pb2.ListSnapshotsResponse]  # type: ignore[assignment]
+    """The snapshots that are kept of an actor, newest first."""
+    ListEvents: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.ListEventsRequest, _ateapi_pb2.ListEventsResponse]  # type: ignore[assignment]
+    """What happened to the actors of an atespace, or to one, oldest first."""
+    DumpActor: _aio.UnaryStreamMultiCallable[_ateapi_pb2.DumpActorRequest, _ateapi_pb2.DumpActorResponse]  # type: ignore[assignment]
+    """Everything that is kept of an actor, for diagnosis: its record and events, manifest and files of
+    its snapshots (of a CRASHED one: those that its crash is about), output of its last activations.
+    """
     ListWorkers: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.ListWorkersRequest, _ateapi_pb2.ListWorkersResponse]  # type: ignore[assignment]
     ListActors: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.ListActorsRequest, _ateapi_pb2.ListActorsResponse]  # type: ignore[assignment]
     """Ordered by (atespace, name)."""
@@ -288,6 +312,42 @@ class ActorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_ateapi_pb2.DeleteActorResponse, _abc.Awaitable[_ateapi_pb2.DeleteActorResponse]]:
         """Deletes a SUSPENDED or CRASHED actor, or one of any status with any_state."""
+
+    @_abc_1.abstractmethod
+    def RevertActor(
+        self,
+        request: _ateapi_pb2.RevertActorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ateapi_pb2.RevertActorResponse, _abc.Awaitable[_ateapi_pb2.RevertActorResponse]]:
+        """Brings an actor back to one of its snapshots, by default the last good one: SUSPENDED, or PAUSED
+        when the only copy is on a node. What it would go back to is verified first. Repeating is safe.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: _ateapi_pb2.ListSnapshotsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ateapi_pb2.ListSnapshotsResponse, _abc.Awaitable[_ateapi_pb2.ListSnapshotsResponse]]:
+        """The snapshots that are kept of an actor, newest first."""
+
+    @_abc_1.abstractmethod
+    def ListEvents(
+        self,
+        request: _ateapi_pb2.ListEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ateapi_pb2.ListEventsResponse, _abc.Awaitable[_ateapi_pb2.ListEventsResponse]]:
+        """What happened to the actors of an atespace, or to one, oldest first."""
+
+    @_abc_1.abstractmethod
+    def DumpActor(
+        self,
+        request: _ateapi_pb2.DumpActorRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_ateapi_pb2.DumpActorResponse], _abc.AsyncIterator[_ateapi_pb2.DumpActorResponse]]:
+        """Everything that is kept of an actor, for diagnosis: its record and events, manifest and files of
+        its snapshots (of a CRASHED one: those that its crash is about), output of its last activations.
+        """
 
     @_abc_1.abstractmethod
     def ListWorkers(

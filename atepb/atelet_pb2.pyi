@@ -797,20 +797,28 @@ class CancelResponse(_message.Message):
 
     RESULT_FIELD_NUMBER: _builtins.int
     SNAPSHOT_FIELD_NUMBER: _builtins.int
+    LOCAL_COPY_FIELD_NUMBER: _builtins.int
     result: Global___CancelResponse.Result.ValueType
     @_builtins.property
     def snapshot(self) -> Global___Snapshot:
         """With RESULT_COMPLETE."""
+
+    @_builtins.property
+    def local_copy(self) -> Global___Snapshot:
+        """With RESULT_GONE: a complete and verified copy of the sandbox's last state on this node, whose
+        local prefix is the snapshot id.
+        """
 
     def __init__(
         self,
         *,
         result: Global___CancelResponse.Result.ValueType = ...,
         snapshot: Global___Snapshot | None = ...,
+        local_copy: Global___Snapshot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["local_copy", b"local_copy", "snapshot", b"snapshot"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["result", b"result", "snapshot", b"snapshot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["local_copy", b"local_copy", "result", b"result", "snapshot", b"snapshot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -953,7 +961,12 @@ class StatSnapshotRequest(_message.Message):
     ACTOR_UID_FIELD_NUMBER: _builtins.int
     LOCAL_CONFIG_FIELD_NUMBER: _builtins.int
     EXTERNAL_CONFIG_FIELD_NUMBER: _builtins.int
+    VERIFY_DIGEST_FIELD_NUMBER: _builtins.int
     actor_uid: _builtins.str
+    verify_digest: _builtins.str
+    """When set: the manifest must hash to it and every file is read and verified, as for a restore;
+    SNAPSHOT_NOT_FOUND or SNAPSHOT_CORRUPT otherwise.
+    """
     @_builtins.property
     def local_config(self) -> Global___LocalCheckpointConfiguration: ...
     @_builtins.property
@@ -964,10 +977,11 @@ class StatSnapshotRequest(_message.Message):
         actor_uid: _builtins.str = ...,
         local_config: Global___LocalCheckpointConfiguration | None = ...,
         external_config: Global___ExternalCheckpointConfiguration | None = ...,
+        verify_digest: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "external_config", b"external_config", "local_config", b"local_config"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_uid", b"actor_uid", "config", b"config", "external_config", b"external_config", "local_config", b"local_config"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_uid", b"actor_uid", "config", b"config", "external_config", b"external_config", "local_config", b"local_config", "verify_digest", b"verify_digest"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_config: _TypeAlias = _typing.Literal["local_config", "external_config"]  # noqa: Y015
     _WhichOneofArgType_config: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
@@ -1040,3 +1054,176 @@ class DeleteSnapshotResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteSnapshotResponse: _TypeAlias = DeleteSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class DumpRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Source(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        NAME_FIELD_NUMBER: _builtins.int
+        LOCAL_CONFIG_FIELD_NUMBER: _builtins.int
+        EXTERNAL_CONFIG_FIELD_NUMBER: _builtins.int
+        name: _builtins.str
+        """Folder of its files in the dump."""
+        @_builtins.property
+        def local_config(self) -> Global___LocalCheckpointConfiguration: ...
+        @_builtins.property
+        def external_config(self) -> Global___ExternalCheckpointConfiguration: ...
+        def __init__(
+            self,
+            *,
+            name: _builtins.str = ...,
+            local_config: Global___LocalCheckpointConfiguration | None = ...,
+            external_config: Global___ExternalCheckpointConfiguration | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "external_config", b"external_config", "local_config", b"local_config"]  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["config", b"config", "external_config", b"external_config", "local_config", b"local_config", "name", b"name"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        _WhichOneofReturnType_config: _TypeAlias = _typing.Literal["local_config", "external_config"]  # noqa: Y015
+        _WhichOneofArgType_config: _TypeAlias = _typing.Literal["config", b"config"]  # noqa: Y015
+        def WhichOneof(self, oneof_group: _WhichOneofArgType_config) -> _WhichOneofReturnType_config | None: ...
+
+    ACTOR_UID_FIELD_NUMBER: _builtins.int
+    SOURCES_FIELD_NUMBER: _builtins.int
+    actor_uid: _builtins.str
+    @_builtins.property
+    def sources(self) -> _containers.RepeatedCompositeFieldContainer[Global___DumpRequest.Source]: ...
+    def __init__(
+        self,
+        *,
+        actor_uid: _builtins.str = ...,
+        sources: _abc.Iterable[Global___DumpRequest.Source] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_uid", b"actor_uid", "sources", b"sources"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DumpRequest: _TypeAlias = DumpRequest  # noqa: Y015
+
+@_typing.final
+class DumpResponse(_message.Message):
+    """As ateapi.DumpActorResponse. What cannot be read is said in a file of its own, `<name>/ERROR.txt`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    FILE_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    @_builtins.property
+    def file(self) -> _ateapi_pb2.DumpFile: ...
+    def __init__(
+        self,
+        *,
+        file: _ateapi_pb2.DumpFile | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "file", b"file", "part", b"part"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "file", b"file", "part", b"part"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["file", "data"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___DumpResponse: _TypeAlias = DumpResponse  # noqa: Y015
+
+@_typing.final
+class ListKeptRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeptRequest: _TypeAlias = ListKeptRequest  # noqa: Y015
+
+@_typing.final
+class ListKeptResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Kept(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        ACTOR_UID_FIELD_NUMBER: _builtins.int
+        SNAPSHOT_PREFIXES_FIELD_NUMBER: _builtins.int
+        HAS_LOGS_FIELD_NUMBER: _builtins.int
+        actor_uid: _builtins.str
+        has_logs: _builtins.bool
+        @_builtins.property
+        def snapshot_prefixes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+            """Of local snapshots."""
+
+        def __init__(
+            self,
+            *,
+            actor_uid: _builtins.str = ...,
+            snapshot_prefixes: _abc.Iterable[_builtins.str] | None = ...,
+            has_logs: _builtins.bool = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_uid", b"actor_uid", "has_logs", b"has_logs", "snapshot_prefixes", b"snapshot_prefixes"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    KEPT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def kept(self) -> _containers.RepeatedCompositeFieldContainer[Global___ListKeptResponse.Kept]: ...
+    def __init__(
+        self,
+        *,
+        kept: _abc.Iterable[Global___ListKeptResponse.Kept] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["kept", b"kept"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListKeptResponse: _TypeAlias = ListKeptResponse  # noqa: Y015
+
+@_typing.final
+class DeleteLogsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTOR_UID_FIELD_NUMBER: _builtins.int
+    actor_uid: _builtins.str
+    def __init__(
+        self,
+        *,
+        actor_uid: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_uid", b"actor_uid"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLogsRequest: _TypeAlias = DeleteLogsRequest  # noqa: Y015
+
+@_typing.final
+class DeleteLogsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DeleteLogsResponse: _TypeAlias = DeleteLogsResponse  # noqa: Y015

@@ -79,6 +79,21 @@ class AteomHerderStub:
                 request_serializer=atepb_dot_atelet__pb2.DeleteSnapshotRequest.SerializeToString,
                 response_deserializer=atepb_dot_atelet__pb2.DeleteSnapshotResponse.FromString,
                 _registered_method=True)
+        self.Dump = channel.unary_stream(
+                '/atelet.AteomHerder/Dump',
+                request_serializer=atepb_dot_atelet__pb2.DumpRequest.SerializeToString,
+                response_deserializer=atepb_dot_atelet__pb2.DumpResponse.FromString,
+                _registered_method=True)
+        self.ListKept = channel.unary_unary(
+                '/atelet.AteomHerder/ListKept',
+                request_serializer=atepb_dot_atelet__pb2.ListKeptRequest.SerializeToString,
+                response_deserializer=atepb_dot_atelet__pb2.ListKeptResponse.FromString,
+                _registered_method=True)
+        self.DeleteLogs = channel.unary_unary(
+                '/atelet.AteomHerder/DeleteLogs',
+                request_serializer=atepb_dot_atelet__pb2.DeleteLogsRequest.SerializeToString,
+                response_deserializer=atepb_dot_atelet__pb2.DeleteLogsResponse.FromString,
+                _registered_method=True)
 
 
 class AteomHerderServicer:
@@ -148,6 +163,27 @@ class AteomHerderServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Dump(self, request, context):
+        """Manifest and files of snapshots, as they are, and the output of the actor's last activations.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListKept(self, request, context):
+        """What the node keeps of actors: the control service has what nobody needs any more removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteLogs(self, request, context):
+        """Removes the output of an actor's activations; OK when there is none.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AteomHerderServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -195,6 +231,21 @@ def add_AteomHerderServicer_to_server(servicer, server):
                     servicer.DeleteSnapshot,
                     request_deserializer=atepb_dot_atelet__pb2.DeleteSnapshotRequest.FromString,
                     response_serializer=atepb_dot_atelet__pb2.DeleteSnapshotResponse.SerializeToString,
+            ),
+            'Dump': grpc.unary_stream_rpc_method_handler(
+                    servicer.Dump,
+                    request_deserializer=atepb_dot_atelet__pb2.DumpRequest.FromString,
+                    response_serializer=atepb_dot_atelet__pb2.DumpResponse.SerializeToString,
+            ),
+            'ListKept': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListKept,
+                    request_deserializer=atepb_dot_atelet__pb2.ListKeptRequest.FromString,
+                    response_serializer=atepb_dot_atelet__pb2.ListKeptResponse.SerializeToString,
+            ),
+            'DeleteLogs': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteLogs,
+                    request_deserializer=atepb_dot_atelet__pb2.DeleteLogsRequest.FromString,
+                    response_serializer=atepb_dot_atelet__pb2.DeleteLogsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -440,6 +491,87 @@ class AteomHerder:
             '/atelet.AteomHerder/DeleteSnapshot',
             atepb_dot_atelet__pb2.DeleteSnapshotRequest.SerializeToString,
             atepb_dot_atelet__pb2.DeleteSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Dump(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/atelet.AteomHerder/Dump',
+            atepb_dot_atelet__pb2.DumpRequest.SerializeToString,
+            atepb_dot_atelet__pb2.DumpResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListKept(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelet.AteomHerder/ListKept',
+            atepb_dot_atelet__pb2.ListKeptRequest.SerializeToString,
+            atepb_dot_atelet__pb2.ListKeptResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteLogs(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/atelet.AteomHerder/DeleteLogs',
+            atepb_dot_atelet__pb2.DeleteLogsRequest.SerializeToString,
+            atepb_dot_atelet__pb2.DeleteLogsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,12 @@ class AteomHerderStub:
     """Whether a complete snapshot is there."""
     DeleteSnapshot: _grpc.UnaryUnaryMultiCallable[_atelet_pb2.DeleteSnapshotRequest, _atelet_pb2.DeleteSnapshotResponse]
     """Removes a snapshot; OK when there is none."""
+    Dump: _grpc.UnaryStreamMultiCallable[_atelet_pb2.DumpRequest, _atelet_pb2.DumpResponse]
+    """Manifest and files of snapshots, as they are, and the output of the actor's last activations."""
+    ListKept: _grpc.UnaryUnaryMultiCallable[_atelet_pb2.ListKeptRequest, _atelet_pb2.ListKeptResponse]
+    """What the node keeps of actors: the control service has what nobody needs any more removed."""
+    DeleteLogs: _grpc.UnaryUnaryMultiCallable[_atelet_pb2.DeleteLogsRequest, _atelet_pb2.DeleteLogsResponse]
+    """Removes the output of an actor's activations; OK when there is none."""
 
 @_typing.type_check_only
 class AteomHerderAsyncStub(AteomHerderStub):
@@ -75,6 +81,12 @@ class AteomHerderAsyncStub(AteomHerderStub):
     """Whether a complete snapshot is there."""
     DeleteSnapshot: _aio.UnaryUnaryMultiCallable[_atelet_pb2.DeleteSnapshotRequest, _atelet_pb2.DeleteSnapshotResponse]  # type: ignore[assignment]
     """Removes a snapshot; OK when there is none."""
+    Dump: _aio.UnaryStreamMultiCallable[_atelet_pb2.DumpRequest, _atelet_pb2.DumpResponse]  # type: ignore[assignment]
+    """Manifest and files of snapshots, as they are, and the output of the actor's last activations."""
+    ListKept: _aio.UnaryUnaryMultiCallable[_atelet_pb2.ListKeptRequest, _atelet_pb2.ListKeptResponse]  # type: ignore[assignment]
+    """What the node keeps of actors: the control service has what nobody needs any more removed."""
+    DeleteLogs: _aio.UnaryUnaryMultiCallable[_atelet_pb2.DeleteLogsRequest, _atelet_pb2.DeleteLogsResponse]  # type: ignore[assignment]
+    """Removes the output of an actor's activations; OK when there is none."""
 
 class AteomHerderServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -150,5 +162,29 @@ class AteomHerderServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_atelet_pb2.DeleteSnapshotResponse, _abc.Awaitable[_atelet_pb2.DeleteSnapshotResponse]]:
         """Removes a snapshot; OK when there is none."""
+
+    @_abc_1.abstractmethod
+    def Dump(
+        self,
+        request: _atelet_pb2.DumpRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_atelet_pb2.DumpResponse], _abc.AsyncIterator[_atelet_pb2.DumpResponse]]:
+        """Manifest and files of snapshots, as they are, and the output of the actor's last activations."""
+
+    @_abc_1.abstractmethod
+    def ListKept(
+        self,
+        request: _atelet_pb2.ListKeptRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_atelet_pb2.ListKeptResponse, _abc.Awaitable[_atelet_pb2.ListKeptResponse]]:
+        """What the node keeps of actors: the control service has what nobody needs any more removed."""
+
+    @_abc_1.abstractmethod
+    def DeleteLogs(
+        self,
+        request: _atelet_pb2.DeleteLogsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_atelet_pb2.DeleteLogsResponse, _abc.Awaitable[_atelet_pb2.DeleteLogsResponse]]:
+        """Removes the output of an actor's activations; OK when there is none."""
 
 def add_AteomHerderServicer_to_server(servicer: AteomHerderServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -84,7 +84,7 @@ def create(  # noqa: PLR0913, PLR0917  # what an actor is made of
     )
     x("update atespaces set actors = actors + 1 where name = ?", (ref.atespace,))
     events.append(x, now, row, events.CREATED, status=Status.SUSPENDED, epoch=0)
-    return decode.actor((*row, *[None] * 9))
+    return decode.actor((*row, *[None] * 10))
 
 
 def _template_uid(x: Execute, ref: ActorRef, namespace: str, name: str) -> str:
@@ -205,6 +205,8 @@ def delete(x: Execute, ref: ActorRef, any_state: bool) -> ActorRow:
         (row[UID],),
     )
     snapshots.condemn_all(x, row[UID])
+    x("delete from crashes where actor_uid = ?", (row[UID],))
+    x("delete from pending_uploads where actor_uid = ?", (row[UID],))
     x("delete from actors where uid = ?", (row[UID],))
     x("update atespaces set actors = actors - 1 where name = ?", (ref.atespace,))
     x(

@@ -127,7 +127,8 @@ def _write(  # noqa: PLR0913, PLR0917  # what both kinds of begin found out
     origin = decode.STATUSES[row[STATUS]]
     x(
         "insert into operations (operation_id, actor_uid, verb, owner, epoch, origin, worker_uid,"
-        " snapshot_id, destination, boot, begun_ms) values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " snapshot_id, destination, boot, begun_ms, policy)"
+        " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             b.operation_id,
             uid,
@@ -140,6 +141,7 @@ def _write(  # noqa: PLR0913, PLR0917  # what both kinds of begin found out
             b.destination,
             int(b.boot),
             now,
+            b.policy.value,
         ),
     )
     events.append(
@@ -167,6 +169,7 @@ def _write(  # noqa: PLR0913, PLR0917  # what both kinds of begin found out
         b.destination,
         b.boot,
         now,
+        b.policy,
     )
     actor = decode.actor((*row[IDENTITY], *state, *row[SNAPSHOT]))
     return Begun(operation, actor, None if worker is None else decode.worker(worker))

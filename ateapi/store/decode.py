@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
-from ateapi.lifecycle import Status, Verb
+from ateapi.lifecycle import FailurePolicy, Status, Verb
 from ateapi.store.engine import Row
 from ateapi.store.rows import (
     ActorRef,
@@ -31,6 +31,7 @@ from ateerrors.reason import Reason
 # Calling an enum costs more than looking its member up.
 STATUSES: Final[Mapping[int, Status]] = {int(status): status for status in Status}
 VERBS: Final[Mapping[str, Verb]] = {str(verb): verb for verb in Verb}
+POLICIES: Final = {str(policy): policy for policy in FailurePolicy}
 _WORKER_STATUSES: Final = {int(status): status for status in WorkerStatus}
 _KINDS: Final = {str(kind): kind for kind in SnapshotKind}
 
@@ -43,7 +44,7 @@ EPOCH: Final = 10
 WORKER_UID: Final = 11
 CRASH: Final = 13
 SNAPSHOT_ID: Final = 14
-SNAPSHOT: Final = slice(14, 23)
+SNAPSHOT: Final = slice(14, 24)
 
 # Columns of worker_rows.
 WORKER_STATUS: Final = 9
@@ -89,7 +90,7 @@ def actor(row: Row) -> ActorRow:
 
 
 def snapshot(row: Row) -> SnapshotRow:
-    """Decode the first nine columns of snapshot_rows."""
+    """Decode the first ten columns of snapshot_rows."""
     return SnapshotRow(
         row[0],
         _KINDS[row[1]],
@@ -100,11 +101,12 @@ def snapshot(row: Row) -> SnapshotRow:
         row[6],
         row[7],
         bool(row[8]),
+        bool(row[9]),
     )
 
 
 def snapshot_columns(row: SnapshotRow) -> Row:
-    """Return the first nine columns of snapshot_rows."""
+    """Return the first ten columns of snapshot_rows."""
     return (
         row.snapshot_id,
         row.kind.value,
@@ -115,6 +117,7 @@ def snapshot_columns(row: SnapshotRow) -> Row:
         row.created_ms,
         row.epoch,
         int(row.bad),
+        int(row.salvage),
     )
 
 
@@ -173,6 +176,7 @@ def operation(row: Row) -> OperationRow:
         row[12],
         bool(row[13]),
         row[14],
+        POLICIES[row[15]],
     )
 
 

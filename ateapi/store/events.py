@@ -19,6 +19,7 @@ WINDOW: Final = 10_000
 CREATED: Final = "created"
 UPDATED: Final = "updated"
 CRASHED: Final = "crashed"
+REVERTED: Final = "reverted"
 DELETED: Final = "deleted"
 # Of an operation: `resume.begun`.
 BEGUN: Final = "begun"
@@ -110,6 +111,37 @@ def window(
     )
     found = [decode.event(row) for row in rows.fetchall()]
     return found, after + WINDOW if after + WINDOW < revision(x) else None
+
+
+def named(
+    x: Execute, atespace: str, name: str, after_revision: int, limit: int
+) -> tuple[list[EventRow], int | None]:
+    """See Store.events_named."""
+    oldest = _check_kept(x, after_revision)
+    after = max(after_revision, oldest - 1)
+    rows = x(
+        "select * from events where revision > ? and revision <= ?"
+        " and (? = '' or atespace = ?) and (? = '' or name = ?) order by revision limit ?",
+        (after, after + WINDOW, atespace, atespace, name, name, limit),
+    )
+    found = [decode.event(row) for row in rows.fetchall()]
+    looked = found[-1].revision if len(found) == limit else after + WINDOW
+    return found, looked if looked < revision(x) else None
+
+
+def expire(x: Execute, before_ms: int) -> int:
+    """See Store.expire_events."""
+    newest = revision(x)
+    oldest = first(x("select revision from events order by revision limit 1"))
+    if oldest is None:
+        return 0
+    # A page at a time, and never the newest: the next revision is counted from it.
+    rows = x(
+        "delete from events where revision < ? and revision < ? and time_ms < ?"
+        " returning revision",
+        (int(oldest[0]) + WINDOW, newest, before_ms),
+    )
+    return len(rows.fetchall())
 
 
 def _check_kept(x: Execute, after_revision: int) -> int:

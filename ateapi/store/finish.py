@@ -5,6 +5,7 @@ Every check comes before the first write.
 
 import dataclasses
 from dataclasses import dataclass
+from typing import Final
 
 from ateapi.lifecycle import EDGES, Status, Verb
 from ateapi.store import decode, events, refusals, snapshots
@@ -13,13 +14,17 @@ from ateapi.store.begin import draw_slot
 from ateapi.store.clock import now_ms
 from ateapi.store.decode import EPOCH, IDENTITY, SNAPSHOT, STATUS, UID, VERSION, WORKER_UID
 from ateapi.store.engine import Execute, Row, first
-from ateapi.store.rows import ActorRow, CrashRow, Finish, WorkerFate
+from ateapi.store.rows import ActorRow, CrashRow, Finish, SnapshotKind, WorkerFate
+
+# Crashes that are further apart than this are not in a row.
+CALM_MS: Final = 600_000
 
 # Columns of operations.
 _OWNER = 3
 _OPERATION_EPOCH = 4
 _ORIGIN = 5
 _OPERATION_WORKER = 6
+_BEGUN_MS = 10
 _OPERATION = (
     "select operation_id, actor_uid, verb, owner, epoch, origin, worker_uid, snapshot_id,"
     " destination, boot, begun_ms from operations where operation_id = ?"
@@ -48,8 +53,10 @@ def finish(x: Execute, operation_id: str, owner: str, outcome: Finish) -> ActorR
     now = now_ms()
     x("delete from operations where operation_id = ?", (operation_id,))
     _settle_worker(x, operation[_OPERATION_WORKER], outcome)
-    latest = snapshots.settle(x, row, outcome.snapshot, outcome.bad_snapshot_id)
-    if outcome.snapshot is None:
+    latest = snapshots.settle(x, row, outcome.snapshot, outcome.bad_snapshot_id, outcome.salvage)
+    if _is_kept_on_node(outcome, operation):
+        snapshots.give_up_upload(x, row, operation)
+    elif outcome.snapshot is None:
         # Of a crashed actor it is kept as long as the actor: it may be all that is left.
         snapshots.give_up(x, row, operation, condemned=outcome.crash is None)
     running = outcome.status is Status.RUNNING
@@ -59,9 +66,30 @@ def finish(x: Execute, operation_id: str, owner: str, outcome: Finish) -> ActorR
         row[WORKER_UID] if running else None,
         None if outcome.crash is None else _crash_json(x, now, row, operation, outcome.crash),
     )
+    _note_pending(x, now, operation, outcome.status)
     row = _write(x, now, row, state, latest)
     _record(x, now, row, operation, outcome)
     return decode.actor(row)
+
+
+def _is_kept_on_node(outcome: Finish, operation: Row) -> bool:
+    """Whether what was to be uploaded stays on its node: PAUSED instead, or salvage."""
+    if decode.VERBS[operation[2]] is not Verb.SUSPEND:
+        return False
+    new = outcome.salvage or outcome.snapshot
+    return new is not None and new.kind is SnapshotKind.LOCAL
+
+
+def _note_pending(x: Execute, now: int, operation: Row, status: Status) -> None:
+    """Remember what waits for its upload: a suspend that ended in PAUSED, until that is left."""
+    was_paused = operation[_ORIGIN] == Status.PAUSED
+    if was_paused and status is not Status.PAUSED:
+        x("delete from pending_uploads where actor_uid = ?", (operation[1],))
+    elif not was_paused and status is Status.PAUSED and decode.VERBS[operation[2]] is Verb.SUSPEND:
+        x(
+            "insert into pending_uploads (actor_uid, since_ms) values (?, ?)",
+            (operation[1], now),
+        )
 
 
 def _repeated(x: Execute, operation_id: str, owner: str, outcome: Finish) -> ActorRow:
@@ -95,6 +123,8 @@ def _check(operation: Row, outcome: Finish) -> None:
         legal.add(Status.PAUSED)
     if status not in legal:
         msg = f"a {operation[2]} cannot end in {status.name}"
+    elif outcome.salvage is not None and status is not Status.CRASHED:
+        msg = f"{status.name} with salvage"
     elif (status is Status.CRASHED) != (outcome.crash is not None):
         msg = f"{status.name} with crash record {outcome.crash}"
     elif status is Status.RUNNING and not has_worker:
@@ -135,6 +165,7 @@ def _crash_json(x: Execute, now: int, row: Row, operation: Row | None, crash: Cr
     return decode.crash_json(
         dataclasses.replace(
             crash,
+            crashes_in_a_row=_count(x, now, row[UID]),
             operation_id=crash.operation_id or operation_id,
             verb=crash.verb or verb,
             epoch=crash.epoch or row[EPOCH],
@@ -142,6 +173,18 @@ def _crash_json(x: Execute, now: int, row: Row, operation: Row | None, crash: Cr
             last_good_snapshot=snapshots.last_good(x, row[UID]),
         )
     )
+
+
+def _count(x: Execute, now: int, actor_uid: str) -> int:
+    """Count a crash; return how many that makes in a row."""
+    ((in_a_row,),) = x(
+        "insert into crashes (actor_uid, in_a_row, last_ms) values (?, 1, ?)"
+        " on conflict (actor_uid) do update set last_ms = excluded.last_ms,"
+        " in_a_row = case when excluded.last_ms - crashes.last_ms > ? then 1"
+        " else crashes.in_a_row + 1 end returning in_a_row",
+        (actor_uid, now, CALM_MS),
+    ).fetchall()
+    return int(in_a_row)
 
 
 def _write(x: Execute, now: int, row: Row, state: _State, latest: Row) -> Row:
@@ -181,8 +224,19 @@ def _record(x: Execute, now: int, row: Row, operation: Row, outcome: Finish) -> 
         operation_id=operation[0],
         reason=reason or ("" if outcome.crash is None else outcome.crash.reason.value),
         message=outcome.message or ("" if outcome.crash is None else outcome.crash.message),
-        fields="{}" if outcome.crash is None else decode.crash_fields(row[decode.CRASH]),
+        fields=_fields(now, row, operation, outcome),
     )
+
+
+def _fields(now: int, row: Row, operation: Row, outcome: Finish) -> str:
+    """Return what the event says beside its columns, as JSON."""
+    elapsed = f'"elapsedMs":"{max(0, now - operation[_BEGUN_MS])}"'
+    if outcome.crash is not None:
+        return f"{{{elapsed},{decode.crash_fields(row[decode.CRASH])[1:]}"
+    if outcome.snapshot is None:
+        return f"{{{elapsed}}}"
+    # Ids are UUIDs: nothing in them needs an escape.
+    return f'{{{elapsed},"snapshot":"{outcome.snapshot.snapshot_id}"}}'
 
 
 def crash(x: Execute, actor_uid: str, epoch: int, record: CrashRow) -> ActorRow | None:

@@ -45,8 +45,18 @@ def crashed(verb: str, row: Row) -> AteError:
     return AteError(
         Reason.ACTOR_CRASHED,
         f"cannot {verb} {ref}: it is CRASHED ({crash.reason.value}: {crash.message});"
-        " allowed: delete",
+        " allowed: revert, delete",
         metadata=metadata,
+    )
+
+
+def snapshot_unknown(verb: str, row: Row, snapshot_id: str) -> AteError:
+    """The actor has no such snapshot."""
+    ref = decode.ref(row)
+    return AteError(
+        Reason.SNAPSHOT_UNKNOWN,
+        f"cannot {verb} {ref}: it has no snapshot {snapshot_id[:64]!r}",
+        metadata=_of(ref, snapshot=snapshot_id[:64], actorStatus=_status(row)[1]),
     )
 
 

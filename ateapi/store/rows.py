@@ -4,7 +4,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from ateapi.lifecycle import Status, Verb
+from ateapi.lifecycle import FailurePolicy, Status, Verb
 from ateerrors.reason import Reason
 
 
@@ -37,6 +37,7 @@ class SnapshotRow:
         digest: `sha256:<hex>` of the manifest.
         epoch: The epoch that it was taken in.
         bad: It could not be read back.
+        salvage: The copy on a node of what a crash could not make durable.
     """
 
     snapshot_id: str
@@ -48,6 +49,7 @@ class SnapshotRow:
     created_ms: int
     epoch: int
     bad: bool = False
+    salvage: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +69,9 @@ class CrashRow:
     exit_code: int | None = None
     last_output: str = ""
     last_good_snapshot: str = ""
+    salvage_snapshot: str = ""
+    # How often the actor crashed in a row, this time included.
+    crashes_in_a_row: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,7 @@ class OperationRow:
         claim: Of the worker as it is now; 0 without worker.
         boot_id: Of the worker's ateom as last reported; empty without worker.
         snapshot_id: UUID of the snapshot that it writes, if it writes one.
+        policy: What becomes of a live sandbox that it cannot save.
     """
 
     operation_id: str
@@ -168,6 +174,7 @@ class OperationRow:
     destination: str
     boot: bool
     begun_ms: int
+    policy: FailurePolicy = FailurePolicy.CRASH
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +219,7 @@ class Begin:
         snapshot_id: UUID of the snapshot to be written.
         destination: Where it is written to.
         boot: Resume: boots from the image.
+        policy: Suspend, pause: what becomes of a live sandbox that cannot be saved.
     """
 
     operation_id: str
@@ -223,6 +231,7 @@ class Begin:
     snapshot_id: str = ""
     destination: str = ""
     boot: bool = False
+    policy: FailurePolicy = FailurePolicy.CRASH
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,6 +288,7 @@ class Finish:
         worker: What becomes of the worker; ignored when there is none.
         snapshot: Promoted to the actor's latest, and added to its history.
         bad_snapshot_id: Marked bad.
+        salvage: With CRASHED: a copy on the node; added to the history, not promoted.
         crash: With CRASHED.
         reason: Of the error that the callers get; None when it succeeded.
     """
@@ -287,10 +297,64 @@ class Finish:
     worker: WorkerFate
     snapshot: SnapshotRow | None = None
     bad_snapshot_id: str = ""
+    salvage: SnapshotRow | None = None
     crash: CrashRow | None = None
     reason: Reason | None = None
     message: str = ""
     worker_reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Revert:
+    """A request to bring an actor back to one of its snapshots.
+
+    Attributes:
+        expected_version: Of the actor row that the snapshots were verified for.
+        snapshot_id: Where to; empty: to no snapshot, it boots from its image.
+        bad: Snapshots that did not verify.
+        any_state: Also of a RUNNING actor.
+    """
+
+    ref: ActorRef
+    expected_version: int
+    snapshot_id: str
+    bad: tuple[str, ...] = ()
+    any_state: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Reverted:
+    """An actor is at the snapshot that was asked for.
+
+    Attributes:
+        worker_uid: The worker that was taken from it, QUARANTINED now; None: it had none.
+    """
+
+    actor: ActorRow
+    worker_uid: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CrashedActor:
+    """A CRASHED actor, and how often in a row it crashed; `last_ms` is when it did last."""
+
+    actor: ActorRow
+    in_a_row: int
+    last_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """What a node keeps of an actor and nobody knows.
+
+    Attributes:
+        prefixes: Local snapshots that no record and no open operation names.
+        is_gone: There is no such actor (any more).
+    """
+
+    actor_uid: str
+    prefixes: tuple[str, ...]
+    is_gone: bool
 
 
 @dataclass(frozen=True, slots=True)

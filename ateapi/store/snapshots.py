@@ -16,8 +16,14 @@ KEPT: Final = 3
 KEPT_LOCAL: Final = 1
 
 
-def settle(x: Execute, actor: Row, new: SnapshotRow | None, bad_snapshot_id: str) -> Row:
-    """Promote a snapshot, mark one bad, condemn what is not kept any more.
+def settle(
+    x: Execute,
+    actor: Row,
+    new: SnapshotRow | None,
+    bad_snapshot_id: str,
+    salvage: SnapshotRow | None = None,
+) -> Row:
+    """Promote a snapshot, mark one bad, add salvage, condemn what is not kept any more.
 
     Returns:
         The columns of the actor's latest snapshot.
@@ -31,25 +37,30 @@ def settle(x: Execute, actor: Row, new: SnapshotRow | None, bad_snapshot_id: str
             (bad_snapshot_id, actor[UID]),
         )
         if latest[0] == bad_snapshot_id:
-            marked: Row = (*latest[:8], 1)
+            marked: Row = (*latest[:8], 1, *latest[9:])
             latest = marked
-    if new is not None or bad_snapshot_id:
-        _condemn(x, actor[UID], latest[0])
+    if salvage is not None:
+        _insert(x, actor, salvage)
+    if new is not None or salvage is not None or bad_snapshot_id:
+        condemn(x, actor[UID], latest[0])
     return latest
 
 
-def _insert(x: Execute, actor: Row, new: SnapshotRow, *, condemned: bool = False) -> Row:
+def _insert(
+    x: Execute, actor: Row, new: SnapshotRow, *, condemned: bool = False, sequence: int = 0
+) -> Row:
     columns = decode.snapshot_columns(new)
     x(
         "insert into snapshots (snapshot_id, kind, location, node_id, digest, size_bytes,"
-        " created_ms, epoch, bad, actor_uid, sequence, condemned)"
-        " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (*columns, actor[UID], actor[VERSION] + 1, int(condemned)),
+        " created_ms, epoch, bad, salvage, actor_uid, sequence, condemned)"
+        " values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (*columns, actor[UID], sequence or actor[VERSION] + 1, int(condemned)),
     )
     return columns
 
 
-def _condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
+def condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
+    """Condemn what is not among the good ones that are kept; never the latest."""
     # Only the operation that is being finished had snapshots of this actor as its base.
     history = x(
         "select sequence, kind, bad, snapshot_id from snapshots"
@@ -74,7 +85,7 @@ def _condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
 
 def give_up(x: Execute, actor: Row, operation: Row, *, condemned: bool) -> None:
     """Record as bad what an operation (a row of `operations`) may have written for nothing."""
-    _, _, verb, _, epoch, _, worker_uid, snapshot_id, destination, _, begun_ms = operation
+    _, _, verb, _, epoch, _, worker_uid, snapshot_id, destination, _, begun_ms, *_ = operation
     if not snapshot_id:
         return
     kind, node_id = SnapshotKind.EXTERNAL, ""
@@ -83,6 +94,24 @@ def give_up(x: Execute, actor: Row, operation: Row, *, condemned: bool) -> None:
         kind, node_id = SnapshotKind.LOCAL, node[0] if node else ""
     row = SnapshotRow(snapshot_id, kind, destination, node_id, "", 0, begun_ms, epoch, bad=True)
     _insert(x, actor, row, condemned=condemned)
+
+
+def give_up_upload(x: Execute, actor: Row, operation: Row) -> None:
+    """Condemn what an operation may have uploaded of a snapshot that is kept on its node."""
+    _, _, _, _, epoch, _, _, snapshot_id, destination, _, begun_ms, *_ = operation
+    row = SnapshotRow(
+        f"{snapshot_id}.upload",
+        SnapshotKind.EXTERNAL,
+        destination,
+        "",
+        "",
+        0,
+        begun_ms,
+        epoch,
+        bad=True,
+    )
+    # Before all others: the history's own numbers are positive.
+    _insert(x, actor, row, condemned=True, sequence=-(actor[VERSION] + 1))
 
 
 def condemn_all(x: Execute, actor_uid: str) -> None:
@@ -126,7 +155,7 @@ def condemned(x: Execute, limit: int) -> list[tuple[str, SnapshotRow]]:
         " order by actor_uid, sequence limit ?",
         (pivot, limit - len(rows)),
     ).fetchall()
-    return [(row[9], decode.snapshot(row)) for row in rows]
+    return [(row[10], decode.snapshot(row)) for row in rows]
 
 
 def forget(x: Execute, snapshot_ids: Sequence[str]) -> None:

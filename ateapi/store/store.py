@@ -15,6 +15,7 @@ from ateapi.store import (
     catalog,
     events,
     operations,
+    reverts,
     snapshots,
     workers,
 )
@@ -28,6 +29,7 @@ from ateapi.store.rows import (
     AtespaceRow,
     Begin,
     BeginResult,
+    CrashedActor,
     CrashRow,
     EventRow,
     Finish,
@@ -35,7 +37,11 @@ from ateapi.store.rows import (
     OperationRow,
     OutcomeRow,
     ResourceRow,
+    Revert,
+    Reverted,
     SnapshotRow,
+    Stale,
+    Unknown,
     WorkerReport,
     WorkerRow,
 )
@@ -144,6 +150,44 @@ class Store:
             The actor; None: not RUNNING at this epoch, nothing was changed.
         """
         return await self._write(crash, actor_uid, epoch, record)
+
+    async def adopt(
+        self, actor_uid: str, epoch: int, worker_uid: str, claim: int
+    ) -> ActorRow | None:
+        """Write down again that a worker, which has the actor's live sandbox, is the actor's.
+
+        Returns:
+            The actor; None: it is not RUNNING at this epoch, it has a worker, or the worker is
+            ASSIGNED, gone or at another claim; nothing was changed.
+        """
+        return await self._write(reverts.adopt, actor_uid, epoch, worker_uid, claim)
+
+    async def revert(self, request: Revert) -> Reverted | Stale:
+        """Bring an actor to rest at one of its snapshots; a worker that it has is quarantined.
+
+        What holds already is no change.
+
+        Raises:
+            AteError: ACTOR_NOT_FOUND, ACTOR_STATE_CONFLICT, OPERATION_IN_PROGRESS,
+                SNAPSHOT_UNKNOWN: the actor has no such snapshot.
+        """
+        return await self._write(reverts.revert, request)
+
+    async def crashed_actors(self) -> list[CrashedActor]:
+        """Return all CRASHED actors."""
+        return await self._read(reverts.crashed)
+
+    async def pending_uploads(self) -> list[ActorRow]:
+        """Return the actors that are PAUSED only until their snapshot can be uploaded."""
+        return await self._read(reverts.pending_uploads)
+
+    async def condemn_salvage(self, budget_bytes: int) -> list[str]:
+        """Condemn the oldest salvage copies of each node beyond its budget; return their ids."""
+        return await self._write(reverts.condemn_salvage, budget_bytes)
+
+    async def unknown(self, kept: Mapping[str, Sequence[str]]) -> list[Unknown]:
+        """Say what nobody knows of what a node keeps: `{actor uid: local snapshot prefixes}`."""
+        return await self._read(reverts.unknown, kept)
 
     async def create_actor(
         self,
@@ -347,6 +391,24 @@ class Store:
             found += some
             await asyncio.sleep(0)
         return found
+
+    async def events_named(
+        self, atespace: str, name: str, after_revision: int, limit: int
+    ) -> tuple[list[EventRow], int | None]:
+        """Return changes of the actors of an atespace, of a name, or of all (both empty).
+
+        Returns:
+            What a bounded look found, maybe nothing, and after which revision to look on; None:
+            that was all.
+
+        Raises:
+            AteError: OUT_OF_RANGE: some of them are not kept any more.
+        """
+        return await self._read(events.named, atespace, name, after_revision, limit)
+
+    async def expire_events(self, before_ms: int) -> int:
+        """Forget a page of the events from before a time, oldest first; return how many."""
+        return await self._write(events.expire, before_ms)
 
     async def revision(self) -> int:
         """Return the revision of the newest change; 0: nothing has happened."""

@@ -111,7 +111,7 @@ class TestMigrations:
         other.execute("insert into schema_version values (99, 'x', 0)")
         error = await refusal(Store.open(f"sqlite:{path}"))
         assert error.reason is Reason.INVALID_ARGUMENT
-        assert "its schema is version 99, this program knows 1" in error.message
+        assert "its schema is version 99, this program knows 2" in error.message
         other.close()
 
     async def test_changed_migration_is_refused(self, path: Path) -> None:
@@ -257,7 +257,7 @@ class TestSchema:
         with pytest.raises(apsw.ConstraintError):
             await lab.sql(
                 "insert into operations select 'x', actor_uid, verb, owner, epoch, origin,"
-                " worker_uid, snapshot_id, destination, boot, begun_ms from operations"
+                " worker_uid, snapshot_id, destination, boot, begun_ms, policy from operations"
             )
         with pytest.raises(apsw.ConstraintError):
             await lab.sql("delete from actors")

@@ -1,0 +1,46 @@
+-- What a failed suspend leaves, how often an actor crashed, and what waits to be uploaded.
+
+alter table operations add column policy text not null default 'crash'
+    check (policy in ('crash', 'keep-running', 'pause'));
+
+-- The copy on a node of what a crash could not make durable.
+alter table snapshots add column salvage smallint not null default 0 check (salvage in (0, 1));
+create index snapshots_salvage on snapshots (node_id, created_ms) where salvage = 1;
+
+-- Actors that crashed, as long as they exist: how often in a row, and when at last.
+create table crashes (
+    actor_uid text primary key,
+    in_a_row bigint not null,
+    last_ms bigint not null
+) without rowid;
+
+-- Actors that are PAUSED only until their snapshot can be uploaded.
+create table pending_uploads (
+    actor_uid text primary key,
+    since_ms bigint not null
+) without rowid;
+
+drop view actor_rows;
+create view actor_rows as
+select
+    a.uid, a.atespace, a.name, a.template_namespace, a.template_name, a.template_uid, a.selector,
+    a.created_ms,
+    a.status, a.version, a.epoch, a.worker_uid, a.updated_ms, a.crash,
+    s.snapshot_id, s.kind, s.location, s.node_id, s.digest, s.size_bytes,
+    s.created_ms as snapshot_created_ms, s.epoch as snapshot_epoch, s.bad, s.salvage
+from actors a left join snapshots s on s.snapshot_id = a.snapshot_id;
+
+drop view snapshot_rows;
+create view snapshot_rows as
+select
+    snapshot_id, kind, location, node_id, digest, size_bytes, created_ms, epoch, bad, salvage,
+    actor_uid, sequence, condemned
+from snapshots;
+
+drop view operation_rows;
+create view operation_rows as
+select
+    o.operation_id, o.actor_uid, a.atespace, a.name, o.verb, o.owner, o.epoch, o.origin,
+    o.worker_uid, coalesce(w.claim, 0) as claim, coalesce(w.boot_id, '') as boot_id,
+    o.snapshot_id, o.destination, o.boot, o.begun_ms, o.policy
+from operations o join actors a on a.uid = o.actor_uid left join workers w on w.uid = o.worker_uid;
