@@ -112,7 +112,9 @@ def _planned(
     )
     if current is None:
         return new, _CREATED
-    if document.spec == current.spec:
+    # What was stored by an older version lacks the defaults of newer fields.
+    known = catalog_schema.filled(current.kind, current.spec)
+    if document.spec == known:
         if document.labels == current.labels:
             return current, _UNCHANGED
         return replace(current, labels=document.labels), _CONFIGURED
@@ -120,7 +122,7 @@ def _planned(
         return replace(current, labels=document.labels, spec=document.spec), _CONFIGURED
     if replacing:
         return new, _REPLACED
-    raise _immutable(current, document)
+    raise _immutable(replace(current, spec=known), document)
 
 
 def _immutable(current: ResourceRow, document: Document) -> AteError:

@@ -70,6 +70,11 @@ def parse(raw: Mapping[str, object]) -> Document:
     )
 
 
+def filled(kind: str, spec: Mapping[str, object]) -> Mapping[str, object]:
+    """Return a spec that an older version may have stored, with the defaults that there are now."""
+    return _object(_filled(_SCHEMAS[kind], spec, _SCHEMAS[kind]))
+
+
 def _object(value: Any) -> dict[str, Any]:
     """Return the value if it is an object; what is none has been complained about."""
     return value if isinstance(value, dict) else {}

@@ -2,10 +2,24 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Final, cast
 
+from ateapi.lifecycle import CrashPolicy, FailurePolicy
 from ateapi.store.rows import ResourceRow
 from atepb import atelet_pb2 as pb
+
+# What a document says, {word: policy}; the first is the default, also of a template that was stored
+# before there were policies.
+FAILURE_POLICIES: Final = {
+    "Crash": FailurePolicy.CRASH,
+    "KeepRunning": FailurePolicy.KEEP_RUNNING,
+    "Pause": FailurePolicy.PAUSE,
+}
+CRASH_POLICIES: Final = {
+    "Hold": CrashPolicy.HOLD,
+    "Revert": CrashPolicy.REVERT,
+    "RevertAndResume": CrashPolicy.REVERT_AND_RESUME,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +100,8 @@ class Template:
     Attributes:
         location: Where snapshots of its actors go, without a trailing slash.
         selector: Of worker pools, by their labels.
+        on_suspend_failure: What becomes of a live sandbox that a suspend or pause cannot save.
+        on_crash: What follows a crash by itself.
         spec: What a node is told to run (`workload_spec`), built once for all requests.
         spec_with_env: The same with the environment of the containers.
     """
@@ -98,6 +114,8 @@ class Template:
     selector: LabelSelector
     containers: tuple[Container, ...]
     pause_image: str
+    on_suspend_failure: FailurePolicy
+    on_crash: CrashPolicy
     spec: pb.WorkloadSpec = field(repr=False, compare=False)
     spec_with_env: pb.WorkloadSpec = field(repr=False, compare=False)
 
@@ -119,6 +137,8 @@ class Template:
             selector=LabelSelector.of(spec.get("workerSelector", {})),
             containers=containers,
             pause_image=pause_image,
+            on_suspend_failure=FAILURE_POLICIES[spec.get("onSuspendFailure", "Crash")],
+            on_crash=CRASH_POLICIES[spec.get("onCrash", "Hold")],
             spec=_message(containers, pause_image, with_env=False),
             spec_with_env=_message(containers, pause_image, with_env=True),
         )

@@ -1,6 +1,7 @@
 """The catalog: apply, replace, dry run, what is immutable, get, list, delete."""
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import grpc
@@ -41,6 +42,19 @@ def config() -> dict[str, Any]:
 async def get(api: Api, kind: str, name: str, namespace: str = "") -> pb.Resource:
     request = pb.GetResourceRequest(kind=kind, namespace=namespace, name=name)
     return (await api.catalog.GetResource(request, timeout=5)).resource
+
+
+async def test_what_an_older_version_stored_is_compared_with_todays_defaults(api: Api) -> None:
+    await api.apply(template())
+    row = await api.store.resource("ActorTemplate", "default", "counter")
+    assert row is not None
+    spec = {key: value for key, value in row.spec.items() if not key.startswith("on")}
+    await api.store.put_resource(dataclasses.replace(row, spec=spec), row.uid)
+
+    assert (await api.apply(template())).action == UNCHANGED
+    error = await api.not_applied(template(onCrash="Revert"))
+    assert error.reason is Reason.RESOURCE_IMMUTABLE
+    assert error.message.endswith("it differs in spec.onCrash: 'Hold' -> 'Revert'")
 
 
 async def test_a_document_is_created_then_unchanged(api: Api) -> None:

@@ -91,6 +91,7 @@ def test_a_template_gets_its_defaults() -> None:
         "onPause": "Full",
         "onCommit": "Full",
     }
+    assert (document.spec["onSuspendFailure"], document.spec["onCrash"]) == ("Crash", "Hold")
     containers: Any = document.spec["containers"]
     assert containers[0]["readyz"]["httpGet"] == {"path": "/readyz", "port": 8080}
     assert raw == before
@@ -364,6 +365,16 @@ SELECTOR = ("spec", "workerSelector")
         # Placement.
         (put("spec", "sandboxClass", value="microvm"), "spec.sandboxClass", "not supported yet"),
         (put("spec", "sandboxClass", value="runc"), "spec.sandboxClass", "must be one of"),
+        (
+            put("spec", "onSuspendFailure", value="crash"),
+            "spec.onSuspendFailure",
+            "must be one of Crash, KeepRunning, Pause; is 'crash'",
+        ),
+        (
+            put("spec", "onCrash", value=True),
+            "spec.onCrash",
+            "must be one of Hold, Revert, RevertAndResume; is True",
+        ),
         (
             put(*SELECTOR, "matchLabels", value={"a b": "c"}),
             'spec.workerSelector.matchLabels["a b"]',

@@ -1,10 +1,12 @@
 """What placement and nodes read from a template."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import pytest
 
 from ateapi import catalog_schema
+from ateapi.lifecycle import CrashPolicy, FailurePolicy
 from ateapi.store.rows import ResourceRow
 from ateapi.template import LabelSelector, Readiness, Template, workload_spec
 from atepb import atelet_pb2
@@ -45,7 +47,41 @@ def test_a_template_is_read_with_its_defaults() -> None:
     assert template.sandbox_class == "gvisor"
     assert template.pause_image == ""
     assert template.containers[0].readiness == Readiness("/readyz", 80)
+    assert template.on_suspend_failure is FailurePolicy.CRASH
+    assert template.on_crash is CrashPolicy.HOLD
     assert template.containers[0].env == (("A", "1"), ("EMPTY", ""))
+
+
+@pytest.mark.parametrize(
+    ("word", "policy"),
+    [
+        ("Crash", FailurePolicy.CRASH),
+        ("KeepRunning", FailurePolicy.KEEP_RUNNING),
+        ("Pause", FailurePolicy.PAUSE),
+    ],
+)
+def test_a_template_says_what_follows_a_failed_suspend(word: str, policy: FailurePolicy) -> None:
+    assert Template.of(row(onSuspendFailure=word)).on_suspend_failure is policy
+
+
+@pytest.mark.parametrize(
+    ("word", "policy"),
+    [
+        ("Hold", CrashPolicy.HOLD),
+        ("Revert", CrashPolicy.REVERT),
+        ("RevertAndResume", CrashPolicy.REVERT_AND_RESUME),
+    ],
+)
+def test_a_template_says_what_follows_a_crash(word: str, policy: CrashPolicy) -> None:
+    assert Template.of(row(onCrash=word)).on_crash is policy
+
+
+def test_a_template_of_before_there_were_policies_has_the_defaults() -> None:
+    old = row()
+    spec = {key: value for key, value in old.spec.items() if not key.startswith("on")}
+    template = Template.of(dataclasses.replace(old, spec=spec))
+    assert template.on_suspend_failure is FailurePolicy.CRASH
+    assert template.on_crash is CrashPolicy.HOLD
 
 
 def test_the_environment_goes_only_where_a_program_is_started() -> None:
