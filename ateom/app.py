@@ -6,14 +6,13 @@ import fcntl
 import logging
 import os
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateom.adoption import adopt
 from ateom.config import Config
-from ateom.gvisor import RunscRuntime
 from ateom.logs import keep_short
 from ateom.netdev import NetworkError
 from ateom.network import NULL, Network, plan
@@ -22,7 +21,7 @@ from ateom.process import subreaper
 from ateom.procs import machine_boot_id
 from ateom.record import SlotFiles
 from ateom.runsc import Runsc
-from ateom.runtime import SandboxRuntimeError
+from ateom.runtime import SandboxRuntime, SandboxRuntimeError
 from ateom.sandbox import Sandboxes
 from ateom.service import NAME, AteomService
 from ateom.slot import Slot
@@ -31,6 +30,9 @@ from atepb import ateom_pb2_grpc
 from aterpc.server import Server
 
 log = logging.getLogger(__name__)
+
+# Makes the runtime of a configuration; the folder is for its scratch files.
+MakeRuntime = Callable[[Config, Path], Awaitable[SandboxRuntime]]
 
 
 class App:
@@ -47,8 +49,14 @@ class App:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config) -> AsyncIterator[App]:
+async def running(
+    config: Config, *, make_runtime: MakeRuntime | None = None
+) -> AsyncIterator[App]:
     """Serve until the end of the context; live sandboxes are left for the next life.
+
+    Args:
+        config: What it is told.
+        make_runtime: Makes the sandbox class; gVisor when there is none.
 
     Raises:
         AteError: It cannot start; the message says what to do.
@@ -56,13 +64,12 @@ async def running(config: Config) -> AsyncIterator[App]:
     folder = config.paths.ateom(config.uid)
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        config.paths.runsc_root.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
         msg = f"cannot use state folder {config.state_dir}: {exc.strerror}"
         raise AteError(Reason.INVALID_ARGUMENT, msg) from exc
     with subreaper(), _locked(folder / "lock"):
         async with contextlib.AsyncExitStack() as stack:
-            sandboxes, slots = await _prepare(config, folder)
+            sandboxes, slots = await _prepare(config, folder, make_runtime or gvisor)
             stack.push_async_callback(_leave, config, sandboxes, slots)
             trimming = asyncio.create_task(
                 keep_short(slots, config.limits.log_bytes), name="keep logs short"
@@ -84,10 +91,12 @@ async def running(config: Config) -> AsyncIterator[App]:
             yield App(target, slots)
 
 
-async def _prepare(config: Config, folder: Path) -> tuple[Sandboxes, Slots]:
+async def _prepare(
+    config: Config, folder: Path, make_runtime: MakeRuntime
+) -> tuple[Sandboxes, Slots]:
     try:
         network = plan(config.state_dir, config.slots, config.network)
-        runtime = await _runtime(config, folder)
+        runtime = await make_runtime(config, folder)
         slots = _slots(config, network)
         kept = await adopt(slots.all(), runtime)
         await network.set_up(kept)
@@ -97,10 +106,17 @@ async def _prepare(config: Config, folder: Path) -> tuple[Sandboxes, Slots]:
     return Sandboxes(runtime, network, config.limits), slots
 
 
-async def _runtime(config: Config, folder: Path) -> RunscRuntime:
+async def gvisor(config: Config, folder: Path) -> SandboxRuntime:
+    """Make the runtime of gVisor sandboxes: find out what its binary can do here.
+
+    Raises:
+        SandboxRuntimeError: It can run no sandboxes here.
+    """
+    root = config.paths.runsc_root
+    root.mkdir(parents=True, exist_ok=True, mode=0o700)
     runsc = Runsc(
         config.runsc.resolve(),
-        config.paths.runsc_root,
+        root,
         network="none" if config.network == NULL else "sandbox",
         timeouts=config.timeouts,
     )
