@@ -20,6 +20,7 @@ from ateapi.workflow.operations import Operations, Parts
 from atepb import ateapi_pb2_grpc as rpc
 from aterpc.channels import Channels
 from aterpc.server import Server
+from aterpc.transport import SOCKETS, Transport
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +38,16 @@ class Running:
 
 @contextlib.asynccontextmanager
 async def running(
-    config: Config, open_store: Callable[[str], Awaitable[Store]] = Store.open
+    config: Config,
+    open_store: Callable[[str], Awaitable[Store]] = Store.open,
+    transport: Transport = SOCKETS,
 ) -> AsyncIterator[Running]:
     """Serve until the context ends; operations that run then are recovered by the next life.
 
     Args:
         config: Its settings.
         open_store: Opens the store that `config` names; tests open one that fails as told.
+        transport: What it is reached by and reaches nodes by.
 
     Raises:
         AteError: The store cannot be opened, or a target cannot be bound.
@@ -51,7 +55,7 @@ async def running(
     async with contextlib.AsyncExitStack() as stack:
         store = await open_store(config.store)
         stack.push_async_callback(store.close)
-        channels = Channels()
+        channels = Channels(transport.open_channel)
         stack.push_async_callback(channels.close)
         nodes = NodeClients(channels)
         for node in await store.nodes():
@@ -74,7 +78,7 @@ async def running(
             store, operations, owner, Waits(pace.first_wait_s, pace.most_wait_s)
         )
 
-        server = Server()
+        server = Server(make=transport.make_server)
         names = register(
             server.grpc, store, operations, is_silent=lambda node_id: not fleet.is_live(node_id)
         )

@@ -25,8 +25,8 @@ from atelet.threads import Threads
 from atelet.workers import Workers
 from atenode.paths import NodePaths
 from atepb import ateapi_pb2_grpc, atelet_pb2_grpc
-from aterpc import channels
 from aterpc.server import Server
+from aterpc.transport import SOCKETS, Transport
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +49,14 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(config: Config) -> AsyncIterator[Running]:
+async def running(config: Config, transport: Transport = SOCKETS) -> AsyncIterator[Running]:
     """Run the node agent until the end of the context.
 
     Sandboxes live on, and what is cut short goes on when its call is repeated.
+
+    Args:
+        config: Its settings.
+        transport: What it is reached by and reaches others by.
 
     Raises:
         AteError: INVALID_ARGUMENT: a folder cannot be used, or the target not be bound.
@@ -72,7 +76,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
             limits=config.image_limits,
         )
         stack.push_async_callback(images.close)
-        ateoms = Ateoms(paths)
+        ateoms = Ateoms(paths, transport.open_channel)
         node = Node(paths, threads, places, images, ateoms)
         records = Records(paths, who.machine_boot_id, threads)
         operations = Operations(records)
@@ -81,7 +85,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
         await stack.enter_async_context(ateoms.watching())
         stack.push_async_callback(operations.close)
 
-        server = Server(to_control=True)
+        server = Server(to_control=True, make=transport.make_server)
         herder = Herder(node, operations, records)
         atelet_pb2_grpc.add_AteomHerderServicer_to_server(herder, server.grpc)
         server.reflect(["atelet.AteomHerder"])
@@ -89,7 +93,7 @@ async def running(config: Config) -> AsyncIterator[Running]:
         target = server.bind(config.listen)
         await server.start()
 
-        control = channels.open_channel(config.control)
+        control = transport.open_channel(config.control)
         stack.push_async_callback(control.close)
         beats = Beats(
             identity=who,

@@ -85,9 +85,14 @@ class Ateoms:
         changed: Set at every change of any slot or connection.
     """
 
-    def __init__(self, paths: NodePaths) -> None:
+    def __init__(
+        self,
+        paths: NodePaths,
+        open_channel: Callable[[str], grpc.aio.Channel] = channels.open_channel,
+    ) -> None:
         self.changed = Signal()
         self._paths = paths
+        self._open_channel = open_channel
         self._ateoms: dict[str, Ateom] = {}
         self._watches: dict[str, asyncio.Task[None]] = {}
         self._look = asyncio.Event()
@@ -212,7 +217,7 @@ class Ateoms:
             socket = self._paths.ateom_socket(uid)
             if not socket.exists():
                 continue
-            channel = channels.open_channel(f"{UNIX}{socket}")
+            channel = self._open_channel(f"{UNIX}{socket}")
             ateom = self._ateoms[uid] = Ateom(uid, channel, rpc.AteomStub(channel))
             self._watches[uid] = asyncio.create_task(self._watch(ateom), name=f"watch {uid}")
         for uid in self._ateoms.keys() - self._folders:

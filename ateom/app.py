@@ -28,6 +28,7 @@ from ateom.slot import Slot
 from ateom.slots import Slots
 from atepb import ateom_pb2_grpc
 from aterpc.server import Server
+from aterpc.transport import SOCKETS, Transport
 
 log = logging.getLogger(__name__)
 
@@ -50,13 +51,17 @@ class App:
 
 @contextlib.asynccontextmanager
 async def running(
-    config: Config, *, make_runtime: MakeRuntime | None = None
+    config: Config,
+    *,
+    make_runtime: MakeRuntime | None = None,
+    transport: Transport = SOCKETS,
 ) -> AsyncIterator[App]:
     """Serve until the end of the context; live sandboxes are left for the next life.
 
     Args:
         config: What it is told.
         make_runtime: Makes the sandbox class; gVisor when there is none.
+        transport: What it is reached by.
 
     Raises:
         AteError: It cannot start; the message says what to do.
@@ -76,7 +81,7 @@ async def running(
             )
             stack.push_async_callback(asyncio.wait, [trimming])
             stack.callback(trimming.cancel)
-            server = Server()
+            server = Server(make=transport.make_server)
             service = AteomService(
                 slots, sandboxes, namespace=config.namespace, pool=config.pool_name
             )

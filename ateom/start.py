@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -201,10 +200,11 @@ class Starts:
 
     async def _await_ready(self, slot: Slot, activation: Activation, watch: Watch) -> None:
         limits = self.sandboxes.limits
-        deadline = time.monotonic() + limits.ready_s
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + limits.ready_s
         for port, path in activation.probes:
             probe = Probe(slot.place.address, port, path)
-            await readyz.wait_ready(probe, watch, timeout_s=deadline - time.monotonic())
+            await readyz.wait_ready(probe, watch, timeout_s=deadline - clock())
         if not activation.probes and activation.image is None:
             await asyncio.wait((watch.exited,), timeout=limits.settle_s)
         if watch.is_over:

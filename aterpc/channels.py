@@ -1,7 +1,7 @@
 """Channels to other services, and calls whose errors are AteErrors."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
 import grpc
@@ -139,15 +139,16 @@ def _is_cancelled(exc: BaseException) -> bool:
 class Channels:
     """Open channels by target; `close` closes them all."""
 
-    def __init__(self, credentials: Credentials = PLAINTEXT) -> None:
-        self._credentials = credentials
+    def __init__(self, open_one: Callable[[str], grpc.aio.Channel] = open_channel) -> None:
+        """Make it; `open_one` opens the channel to a target."""
+        self._open = open_one
         self._by_target: dict[str, grpc.aio.Channel] = {}
 
     def get(self, target: str) -> grpc.aio.Channel:
         """Return the channel to a target, opened at the first call."""
         channel = self._by_target.get(target)
         if channel is None:
-            channel = self._by_target[target] = open_channel(target, self._credentials)
+            channel = self._by_target[target] = self._open(target)
         return channel
 
     async def keep_only(self, targets: set[str]) -> None:

@@ -7,7 +7,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -53,6 +53,19 @@ class _Health(health_aio.HealthServicer):
         return answer
 
 
+class MakeServer(Protocol):
+    """Makes a server that runs the interceptors around every call."""
+
+    def __call__(self, interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
+        """Make it."""
+        ...
+
+
+def grpc_server(interceptors: Sequence[grpc.aio.ServerInterceptor]) -> grpc.aio.Server:
+    """Make a server that speaks gRPC over sockets."""
+    return grpc.aio.server(interceptors=interceptors, options=_OPTIONS)
+
+
 class Server:
     """A gRPC server with health and reflection; register services on `grpc` before `start`.
 
@@ -62,15 +75,14 @@ class Server:
             holds the stop until the grace time is over.
     """
 
-    def __init__(self, *, to_control: bool = False) -> None:
+    def __init__(self, *, to_control: bool = False, make: MakeServer = grpc_server) -> None:
         """Make the server.
 
         Args:
             to_control: It is a node's, called by the control service (see CallInterceptor).
+            make: Makes what it serves with.
         """
-        self.grpc = grpc.aio.server(
-            interceptors=(CallInterceptor(to_control=to_control),), options=_OPTIONS
-        )
+        self.grpc = make((CallInterceptor(to_control=to_control),))
         self.stopping = asyncio.Event()
         self._health = _Health()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self.grpc)
