@@ -5,7 +5,8 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
-from ateapi import cleanup, janitor, pools, recovery
+from ateapi import cleanup, janitor, kept, mending, pools, recovery, uploads
+from ateapi.adoption import Adoption
 from ateapi.background import Loop, Tasks, Waits
 from ateapi.catalog import Catalog
 from ateapi.config import Config
@@ -78,6 +79,12 @@ async def running(
             store, operations, owner, Waits(pace.first_wait_s, pace.most_wait_s)
         )
 
+        limits = janitor.Limits(config.salvage_budget_bytes, config.events_kept_s)
+        mender = mending.Mending(store, fleet, operations, pace)
+        stack.push_async_callback(mender.close)
+        uploader = uploads.Uploads(store, operations, Waits(pace.first_wait_s, pace.most_wait_s))
+        stack.push_async_callback(uploader.close)
+
         server = Server(make=transport.make_server)
         names = register(
             server.grpc, store, operations, is_silent=lambda node_id: not fleet.is_live(node_id)
@@ -85,7 +92,9 @@ async def running(
         rpc.add_CatalogServicer_to_server(Catalog(store, lending_loop.wake), server.grpc)
         wakes = Tasks()
         stack.push_async_callback(wakes.close)
-        supervision = Supervision(store, fleet, nodes, hints, cleaning.wake, wakes)
+        supervision = Supervision(
+            store, fleet, nodes, hints, Adoption(store, fleet, hints), cleaning.wake, wakes
+        )
         node_service = NodeService(store, fleet, nodes, lending, supervision)
         rpc.add_NodeServiceServicer_to_server(node_service, server.grpc)
         server.reflect((*names, "ateapi.Catalog", "ateapi.NodeService"))
@@ -98,7 +107,10 @@ async def running(
             cleaning,
             lending_loop,
             Loop("recovery", pace.recovery_s, recovering.turn),
-            Loop("janitor", pace.janitor_s, janitor.Janitor(store, nodes, fleet).turn),
+            Loop("janitor", pace.janitor_s, janitor.Janitor(store, nodes, fleet, limits).turn),
+            Loop("mending", pace.mending_s, mender.turn),
+            Loop("uploads", pace.uploads_s, uploader.turn),
+            Loop("kept", pace.kept_s, kept.Kept(store, nodes, fleet).turn),
         ):
             await stack.enter_async_context(loop.running())
         await server.start()

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 
 from ateerrors.errors import AteError
@@ -18,19 +17,19 @@ class Waits:
         """Make it; the first wait is doubled with each failure, up to the longest."""
         self._first_s = first_s
         self._most_s = most_s
-        # {key: (not before, wait)}: monotonic seconds.
+        # {key: (not before, wait)}: seconds of the loop.
         self._waits: dict[str, tuple[float, float]] = {}
 
     def is_due(self, key: str) -> bool:
         """Whether it may be tried now."""
         not_before, _ = self._waits.get(key, (0.0, 0.0))
-        return not_before <= time.monotonic()
+        return not_before <= asyncio.get_running_loop().time()
 
     def failed(self, key: str) -> None:
         """Have it wait."""
         _, wait = self._waits.get(key, (0.0, 0.0))
         wait = min(max(self._first_s, 2 * wait), self._most_s)
-        self._waits[key] = (time.monotonic() + wait, wait)
+        self._waits[key] = (asyncio.get_running_loop().time() + wait, wait)
 
     def forget(self, key: str) -> None:
         """Have it wait no more."""

@@ -1,6 +1,8 @@
 """What placement knows, in memory: templates, pools, where workers are, which nodes are live."""
 
-import time
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Final
 
 from ateapi.scheduling import Place, Pool, preferences
@@ -9,9 +11,22 @@ from ateapi.store.store import Store
 from ateapi.template import Template
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atepb import ateapi_pb2 as pb
 
 # A node whose last beat is older is not offered (architecture: numbers that nest).
 OFFERED_S: Final = 3.0
+
+
+# Phases of a sandbox whose program goes on, or would.
+LIVE: Final = frozenset({pb.SandboxState.PHASE_RUNNING, pb.SandboxState.PHASE_PAUSED})
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """A worker that has a live sandbox; `claim` is the highest that it has seen."""
+
+    worker_uid: str
+    claim: int
 
 
 class Fleet:
@@ -24,15 +39,30 @@ class Fleet:
         self._pools: tuple[Pool, ...] = ()
         self._places: frozenset[Place] = frozenset()
         self._beats: dict[str, float] = {}
+        # {node id: {(actor uid, epoch): who has its live sandbox}}, as each node said last.
+        self._held: dict[str, dict[tuple[str, int], Holder]] = {}
 
-    def beat(self, node_id: str) -> None:
-        """Note that a node is live."""
-        self._beats[node_id] = time.monotonic()
+    def beat(self, node_id: str, states: Iterable[pb.WorkerState] = ()) -> None:
+        """Note that a node is live, and what its workers hold."""
+        self._held[node_id] = {
+            (state.sandbox.actor_uid, state.sandbox.epoch): Holder(state.worker_uid, state.claim)
+            for state in states
+            if state.sandbox.phase in LIVE
+        }
+        self._beats[node_id] = asyncio.get_running_loop().time()
 
     def is_live(self, node_id: str) -> bool:
         """Whether the node's last beat is fresh."""
         last = self._beats.get(node_id)
-        return last is not None and time.monotonic() - last <= OFFERED_S
+        return last is not None and asyncio.get_running_loop().time() - last <= OFFERED_S
+
+    def holder(self, actor_uid: str, epoch: int) -> "Holder | None":
+        """Return the worker that has an activation's live sandbox, as a live node says."""
+        for node_id, held in self._held.items():
+            holder = held.get((actor_uid, epoch))
+            if holder is not None and self.is_live(node_id):
+                return holder
+        return None
 
     async def refresh(self) -> None:
         """Read pools and the places of workers; after a change of either."""

@@ -1,7 +1,12 @@
-"""Removes the files of snapshots that the store has condemned; never on the path of a suspend."""
+"""Removes what is kept no longer: files of condemned snapshots, salvage beyond its budget, events.
+
+Never on the path of a suspend.
+"""
 
 import logging
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from ateapi.fleet import Fleet
@@ -15,13 +20,33 @@ log = logging.getLogger("janitor")
 _AT_ONCE: Final = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What is kept.
+
+    Attributes:
+        salvage_bytes: Of copies that crashes left, on each node.
+        events_s: How old events get.
+    """
+
+    salvage_bytes: int
+    events_s: float
+
+
 class Janitor:
     """First the files, then the record: what fails in between is done again."""
 
     def __init__(
-        self, store: Store, nodes: NodeClients, fleet: Fleet, *, at_once: int = _AT_ONCE
+        self,
+        store: Store,
+        nodes: NodeClients,
+        fleet: Fleet,
+        limits: Limits,
+        *,
+        at_once: int = _AT_ONCE,
     ) -> None:
         """Make it; `at_once` snapshots are asked of the store at a time."""
+        self._limits = limits
         self._at_once = at_once
         self._store = store
         self._nodes = nodes
@@ -33,6 +58,11 @@ class Janitor:
         Those of nodes that are away stay for later, and so do those of actors whose sandbox is
         not yet proved gone: something may still be written for it.
         """
+        for snapshot_id in await self._store.condemn_salvage(self._limits.salvage_bytes):
+            log.warning("salvage_given_up", extra={"snapshot": snapshot_id})
+        await self._store.expire_events(
+            time.time_ns() // 1_000_000 - int(self._limits.events_s * 1000)
+        )
         while await self._remove_some() == self._at_once:
             log.info("more_snapshots_condemned", extra={"removed": self._at_once})
 

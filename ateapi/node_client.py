@@ -153,6 +153,45 @@ class NodeClients:
         response = await call(self.of(node_id).StatSnapshot, request, timeout_s=LOOK_S)
         return response.snapshot if response.HasField("snapshot") else None
 
+    async def local_copy(self, node_id: str, operation: OperationRow) -> pb.Snapshot | None:
+        """Return the copy on its node of what a suspend was to upload, if it is complete."""
+        request = pb.StatSnapshotRequest(actor_uid=operation.actor_uid)
+        request.local_config.snapshot_prefix = operation.snapshot_id
+        response = await call(self.of(node_id).StatSnapshot, request, timeout_s=LOOK_S)
+        return response.snapshot if response.HasField("snapshot") else None
+
+    async def verify(self, node_id: str, actor_uid: str, snapshot: SnapshotRow) -> None:
+        """Read a snapshot whole.
+
+        Raises:
+            AteError: SNAPSHOT_NOT_FOUND, SNAPSHOT_CORRUPT, SNAPSHOT_INCOMPATIBLE, or what keeps
+                its node from saying.
+        """
+        request = pb.StatSnapshotRequest(actor_uid=actor_uid, verify_digest=snapshot.digest)
+        if snapshot.kind is SnapshotKind.LOCAL:
+            request.local_config.snapshot_prefix = snapshot.location
+        else:
+            request.external_config.snapshot_uri_prefix = snapshot.location
+        await call(self.of(node_id).StatSnapshot, request, timeout_s=RESTORE_S)
+
+    async def kept(self, node_id: str) -> dict[str, tuple[list[str], bool]]:
+        """Return what a node keeps: `{actor uid: (local snapshot prefixes, has logs)}`."""
+        answer = await call(self.of(node_id).ListKept, pb.ListKeptRequest(), timeout_s=LOOK_S)
+        return {
+            kept.actor_uid: (list(kept.snapshot_prefixes), kept.has_logs) for kept in answer.kept
+        }
+
+    async def delete_local(self, node_id: str, actor_uid: str, prefix: str) -> None:
+        """Remove a local snapshot; fine when there is none."""
+        request = pb.DeleteSnapshotRequest(actor_uid=actor_uid)
+        request.local_config.snapshot_prefix = prefix
+        await call(self.of(node_id).DeleteSnapshot, request, timeout_s=RESET_S)
+
+    async def delete_logs(self, node_id: str, actor_uid: str) -> None:
+        """Remove the kept output of an actor; fine when there is none."""
+        request = pb.DeleteLogsRequest(actor_uid=actor_uid)
+        await call(self.of(node_id).DeleteLogs, request, timeout_s=RESET_S)
+
     async def wake(self, worker: WorkerRow) -> None:
         """Let a paused sandbox go on that no operation is about."""
         request = pb.CancelRequest(target_ateom_uid=worker.uid, fence=fence_of(worker))

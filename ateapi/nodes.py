@@ -75,7 +75,7 @@ class NodeService(rpc.NodeServiceServicer):
             return pb.BeatResponse()
         session.sequence = request.sequence
         await self._record(session, request.workers)
-        self._fleet.beat(request.node_id)
+        self._fleet.beat(request.node_id, request.workers)
         states = {state.worker_uid: state for state in request.workers}
         session.known = await self._supervision.judge(request.node_id, states, session.known)
         return pb.BeatResponse()

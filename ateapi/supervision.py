@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+from ateapi.adoption import Adoption
 from ateapi.background import Tasks
-from ateapi.fleet import Fleet
+from ateapi.fleet import LIVE, Fleet
 from ateapi.hints import Hints
 from ateapi.lifecycle import Status
 from ateapi.node_client import NodeClients
@@ -47,6 +48,7 @@ class Supervision:
     fleet: Fleet
     nodes: NodeClients
     hints: Hints
+    adoption: Adoption
     clean: Callable[[], None]
     wakes: Tasks
 
@@ -92,6 +94,11 @@ class Supervision:
         if worker.status is WorkerStatus.FREE:
             if not lasting:
                 return
+            held = state.sandbox
+            if phase in LIVE and await self.adoption.give(
+                held.actor_uid, held.epoch, worker.uid, worker.claim
+            ):
+                return
             if phase in _ALIVE or phase == pb.SandboxState.PHASE_UNKNOWN:
                 reason = f"it should be empty and is {_PHASE.Name(phase)}"
                 await self.store.quarantine(worker.uid, worker.claim, reason)
@@ -131,6 +138,7 @@ class Supervision:
         crash = CrashRow(
             reason=reason,
             message=f"{actor.ref} crashed: {text}",
+            step="supervision",
             node_id=worker.node_id,
             node_name=worker.node_name,
             worker_name=worker.name,

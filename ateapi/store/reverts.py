@@ -47,6 +47,10 @@ def revert(x: Execute, request: Revert) -> Reverted | Stale:
         (row[UID],),
     )
     x("delete from pending_uploads where actor_uid = ?", (row[UID],))
+    x(
+        "update crashes set resume_until_ms = ? where actor_uid = ?",
+        (request.resume_until_ms, row[UID]),
+    )
     worker_uid, was = row[WORKER_UID], status
     row = _write(x, now, row, resting, target)
     events.append(
@@ -178,6 +182,20 @@ def pending_uploads(x: Execute) -> list[ActorRow]:
         (int(Status.PAUSED),),
     )
     return [decode.actor(row) for row in rows.fetchall()]
+
+
+def awaiting_resume(x: Execute) -> list[tuple[ActorRow, int]]:
+    """See Store.awaiting_resume."""
+    rows = x(
+        "select a.*, c.resume_until_ms from crashes c join actor_rows a on a.uid = c.actor_uid"
+        " where c.resume_until_ms > 0 order by c.last_ms"
+    )
+    return [(decode.actor(row), row[-1]) for row in rows.fetchall()]
+
+
+def await_no_resume(x: Execute, actor_uid: str) -> None:
+    """See Store.await_no_resume."""
+    x("update crashes set resume_until_ms = 0 where actor_uid = ?", (actor_uid,))
 
 
 def condemn_salvage(x: Execute, budget_bytes: int) -> list[str]:

@@ -313,6 +313,7 @@ class Revert:
         snapshot_id: Where to; empty: to no snapshot, it boots from its image.
         bad: Snapshots that did not verify.
         any_state: Also of a RUNNING actor.
+        resume_until_ms: Until when a resume is to be tried that follows by itself; 0: none.
     """
 
     ref: ActorRef
@@ -320,6 +321,7 @@ class Revert:
     snapshot_id: str
     bad: tuple[str, ...] = ()
     any_state: bool = False
+    resume_until_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

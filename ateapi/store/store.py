@@ -177,6 +177,14 @@ class Store:
         """Return all CRASHED actors."""
         return await self._read(reverts.crashed)
 
+    async def awaiting_resume(self) -> list[tuple[ActorRow, int]]:
+        """Return actors that a resume is to follow by itself, and until when (ms since 1970)."""
+        return await self._read(reverts.awaiting_resume)
+
+    async def await_no_resume(self, actor_uid: str) -> None:
+        """Write down that no resume is to follow any more."""
+        await self._write(reverts.await_no_resume, actor_uid)
+
     async def pending_uploads(self) -> list[ActorRow]:
         """Return the actors that are PAUSED only until their snapshot can be uploaded."""
         return await self._read(reverts.pending_uploads)

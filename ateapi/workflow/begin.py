@@ -29,6 +29,7 @@ class Begin:
     hints: Hints
     owner: str
     join: Callable[[str], Awaitable[Outcome]]
+    adopt: Callable[[ActorRow], Awaitable[bool]]
     name: str = "store.begin"
     retry: RetryPolicy = WHILE_STORE_IS_AWAY
 
@@ -65,7 +66,14 @@ class Begin:
                     raise
                 actor = None
                 continue
-            result = await self.store.begin(plan)
+            try:
+                result = await self.store.begin(plan)
+            except AteError as exc:
+                if exc.reason is not Reason.WORKER_ASSIGNMENT_LOST or not await self.adopt(actor):
+                    raise
+                # Its sandbox lives, and its worker is written down again.
+                actor = None
+                continue
             if not isinstance(result, rows.Stale):
                 return result
             actor, fresh = result.actor, True
@@ -90,6 +98,7 @@ class Begin:
             return dataclasses.replace(plan, preferences=self.fleet.preferences(actor, template))
         # The operation's id is as random as any: one id less to follow in logs and folders.
         snapshot_id = state.operation_id
+        plan = dataclasses.replace(plan, policy=state.on_failure or template.on_suspend_failure)
         if state.verb is Verb.PAUSE:
             return dataclasses.replace(plan, snapshot_id=snapshot_id, destination=snapshot_id)
         destination = "/".join(

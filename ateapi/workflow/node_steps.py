@@ -169,6 +169,21 @@ def made(state: OperationState, snapshot: atelet_pb2.Snapshot) -> SnapshotRow:
     )
 
 
+def salvaged(state: OperationState, snapshot: atelet_pb2.Snapshot) -> SnapshotRow:
+    """Return the record of the copy that the node keeps of what it could not upload."""
+    return SnapshotRow(
+        snapshot_id=state.begun.snapshot_id,
+        kind=SnapshotKind.LOCAL,
+        location=state.begun.snapshot_id,
+        node_id=state.node_id,
+        digest=snapshot.manifest_digest,
+        size_bytes=snapshot.size_bytes,
+        created_ms=time.time_ns() // 1_000_000,
+        epoch=state.begun.epoch,
+        salvage=True,
+    )
+
+
 def _done(state: OperationState, phases: Sequence[pb.Phase]) -> None:
     state.phases.extend(phases)
     state.node_done = True

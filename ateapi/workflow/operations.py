@@ -4,21 +4,24 @@ The caller of a verb only waits: when it goes away the operation goes on.
 """
 
 import asyncio
+import dataclasses
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
+from ateapi.adoption import Adoption
 from ateapi.fleet import Fleet
 from ateapi.hints import Hints
-from ateapi.lifecycle import Verb
+from ateapi.lifecycle import FailurePolicy, Verb
 from ateapi.node_client import NodeClients
-from ateapi.store.rows import ActorRef, OperationRow
+from ateapi.store.rows import ActorRef, ActorRow, OperationRow
 from ateapi.store.store import Store
 from ateapi.workflow.begin import Begin
 from ateapi.workflow.engine import Step, run_steps
 from ateapi.workflow.finish import Finish
 from ateapi.workflow.node_steps import Boot, Checkpoint, Node, Restore, Upload
+from ateapi.workflow.reverts import Reversion, Reverts
 from ateapi.workflow.settle import Settlement
 from ateapi.workflow.state import OperationState, Outcome, present
 from ateerrors.errors import AteError
@@ -52,9 +55,13 @@ class Operations:
         self._parts = parts
         self._cleaned = cleaned
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
-        begin = Begin(parts.store, parts.fleet, parts.hints, parts.owner, self._join)
+        adoption = Adoption(parts.store, parts.fleet, parts.hints)
+        begin = Begin(
+            parts.store, parts.fleet, parts.hints, parts.owner, self._join, adoption.adopt
+        )
         node = Node(parts.nodes, parts.store, parts.owner)
         self._finish = Finish(parts.store, parts.hints, parts.owner)
+        self._reverts = Reverts(parts.store, parts.nodes, parts.fleet, parts.hints)
         self._settlement = Settlement(node, parts.store, parts.hints, parts.owner)
         # An actor with a snapshot of its own never boots; the first of the two that applies wins.
         resume = (begin, Restore(node), Boot(node), self._finish)
@@ -74,21 +81,63 @@ class Operations:
         """
         return await self._request(OperationState(_new_id(), ref, Verb.RESUME, boot=boot))
 
-    async def suspend(self, ref: ActorRef) -> Outcome:
+    async def suspend(self, ref: ActorRef, *, on_failure: FailurePolicy | None = None) -> Outcome:
         """Bring an actor to SUSPENDED; its snapshot is durable then.
 
+        Args:
+            ref: The actor.
+            on_failure: What becomes of a live sandbox that cannot be saved; None: what the
+                template says.
+
         Raises:
             AteError: As `resume`.
         """
-        return await self._request(OperationState(_new_id(), ref, Verb.SUSPEND))
+        return await self._request(
+            OperationState(_new_id(), ref, Verb.SUSPEND, on_failure=on_failure)
+        )
 
-    async def pause(self, ref: ActorRef) -> Outcome:
+    async def pause(self, ref: ActorRef, *, on_failure: FailurePolicy | None = None) -> Outcome:
         """Bring an actor to PAUSED; its snapshot stays on the node.
 
+        Args:
+            ref: The actor.
+            on_failure: As in `suspend`.
+
         Raises:
             AteError: As `resume`.
         """
-        return await self._request(OperationState(_new_id(), ref, Verb.PAUSE))
+        return await self._request(
+            OperationState(_new_id(), ref, Verb.PAUSE, on_failure=on_failure)
+        )
+
+    async def revert(
+        self,
+        ref: ActorRef,
+        *,
+        snapshot_id: str = "",
+        resume: bool = False,
+        any_state: bool = False,
+    ) -> Reversion:
+        """Bring an actor back to one of its snapshots; see `Reverts.revert`.
+
+        Args:
+            ref: The actor.
+            snapshot_id: Where to; empty: the last good one.
+            resume: Resume it afterwards.
+            any_state: Also of a RUNNING actor.
+
+        Raises:
+            AteError: The actor is where it was; or, of the resume, as `resume`.
+        """
+        reversion = await self._reverts.revert(ref, snapshot_id, any_state=any_state)
+        if reversion.worker_uid is not None:
+            await self._cleaned(reversion.worker_uid)
+        if not resume:
+            return reversion
+        outcome = await self.resume(ref, boot=False)
+        return dataclasses.replace(
+            reversion, actor=outcome.actor, worker=outcome.worker, phases=outcome.phases
+        )
 
     async def delete(self, ref: ActorRef, *, any_state: bool) -> None:
         """Delete an actor, and wait a while until its sandbox is proved gone.
@@ -103,6 +152,23 @@ class Operations:
             self._parts.hints.drop(ref)
         if row.worker_uid is not None:
             await self._cleaned(row.worker_uid)
+
+    async def revert_by_itself(self, ref: ActorRef, resume_until_ms: int) -> ActorRow:
+        """Revert a crashed actor to its last good snapshot, as its template says.
+
+        Nobody decided it for this crash: snapshots are given up for the image only by a person.
+
+        Args:
+            ref: The actor.
+            resume_until_ms: Until when a resume is to follow; 0: none.
+
+        Raises:
+            AteError: As `Reverts.revert`.
+        """
+        reversion = await self._reverts.revert(
+            ref, "", resume_until_ms=resume_until_ms, to_nothing=False
+        )
+        return reversion.actor
 
     def runs(self, operation_id: str) -> bool:
         """Whether this process is at work on the operation."""

@@ -2,26 +2,28 @@
 
 import dataclasses
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 import grpc
 
 from ateapi.hints import Hints
-from ateapi.lifecycle import Status, Verb
+from ateapi.lifecycle import FailurePolicy, Status, Verb
 from ateapi.node_client import fence
-from ateapi.store.rows import ActorRow, CrashRow, Finish, WorkerFate
+from ateapi.store.rows import ActorRow, CrashRow, Finish, SnapshotRow, WorkerFate
 from ateapi.store.store import Store
 from ateapi.workflow.engine import WHILE_STORE_IS_AWAY, RetryPolicy, with_retries
-from ateapi.workflow.node_steps import UNTIL_IT_IS_JUDGED, Node, made
+from ateapi.workflow.node_steps import UNTIL_IT_IS_JUDGED, Node, made, salvaged
 from ateapi.workflow.state import OperationState
 from ateapi.workflow.verdict import Action, crash_reason, verdict
 from ateerrors.errors import AteError
 from ateerrors.reason import RULES, Reason
-from ateerrors.report import Sandbox
+from ateerrors.report import Copy, Report, Sandbox
 from atepb import atelet_pb2
 
 _CancelResult = atelet_pb2.CancelResponse
+_UNPROVED: Final = "its node did not say that the sandbox is gone"
 # A node that does not say what became of a sandbox leaves its actor in transition: its operation
 # is asked about again for an hour, then recovery begins anew.
 _UNTIL_ANSWERED: Final = RetryPolicy(within_s=3600, reasons=UNTIL_IT_IS_JUDGED.reasons)
@@ -46,11 +48,16 @@ class Settlement:
         Raises:
             AteError: The store or the node does not answer: the operation stays, recovery goes on.
         """
-        action = verdict(state.verb, state.begun.origin, state.source, error)
+        action = verdict(state.verb, state.begun.origin, state.source, state.begun.policy, error)
         if action is Action.BACK and state.unsure and not state.uploads:
             action = Action.RESET if state.verb is Verb.RESUME else Action.CANCEL
         if action is Action.CANCEL:
             return await self._cancel(state, error)
+        if action is Action.PARK:
+            copy = await self._local_copy(state)
+            if copy is None:
+                return await self._cancel(state, error)
+            return await self._park(state, error, copy)
         if action is Action.CRASH:
             return await self._crash_unless_made(state, error)
         freed = action is Action.BACK or await self._reset(state)
@@ -79,12 +86,55 @@ class Settlement:
                 worker=fate,
                 reason=error.reason,
                 message=error.message,
-                worker_reason="" if freed else "its node did not say that the sandbox is gone",
+                worker_reason="" if freed else _UNPROVED,
             ),
         )
         return _as_failure(error, actor)
 
+    async def _park(self, state: OperationState, error: AteError, copy: SnapshotRow) -> AteError:
+        """Leave the actor PAUSED with the copy on its node, and have it uploaded later.
+
+        The copy is complete and durable before the sandbox, which may still live, is spent.
+        """
+        freed = await self._reset(state)
+        actor = await self._finish(
+            state,
+            Finish(
+                status=Status.PAUSED,
+                worker=WorkerFate.FREE if freed else WorkerFate.QUARANTINE,
+                snapshot=dataclasses.replace(copy, salvage=False),
+                reason=error.reason,
+                message=error.message,
+                worker_reason="" if freed else _UNPROVED,
+            ),
+        )
+        msg = f"{error.message}; it is PAUSED with a copy on its node, which is uploaded later"
+        return _as_failure(error.with_message(msg), actor)
+
+    async def _local_copy(self, state: OperationState) -> SnapshotRow | None:
+        """Return the record of the copy on the node of what a suspend could not upload."""
+        if state.verb is not Verb.SUSPEND or state.uploads:
+            return None
+        found = await self._ask(lambda: self.node.clients.local_copy(state.node_id, state.begun))
+        return None if found is None else salvaged(state, found)
+
+    async def _ask(
+        self, look: Callable[[], Awaitable[atelet_pb2.Snapshot | None]]
+    ) -> atelet_pb2.Snapshot | None:
+        """Ask the node until it answers: no answer is not a no."""
+        found: list[atelet_pb2.Snapshot] = []
+
+        async def attempt() -> None:
+            snapshot = await look()
+            found[:] = [snapshot] if snapshot is not None else []
+
+        await with_retries(_UNTIL_ANSWERED, attempt)
+        return found[0] if found else None
+
     async def _crash(self, state: OperationState, error: AteError) -> AteError:
+        salvage = None
+        if error.report.copy is not Copy.NONE or state.unsure:
+            salvage = await self._local_copy(state)
         reason = crash_reason(state.verb, error)
         error = AteError(reason, error.message, metadata=error.metadata, report=error.report)
         restoring = state.verb is Verb.RESUME or state.uploads
@@ -94,6 +144,8 @@ class Settlement:
         )
         crash = _crash_row(state.operation_id, state.verb, state.begun.epoch, error)
         crash = _with_place(crash, state, self.node.clients.name_of(state.node_id))
+        if salvage is not None:
+            crash = dataclasses.replace(crash, salvage_snapshot=salvage.snapshot_id)
         actor = await self._finish(
             state,
             Finish(
@@ -104,6 +156,7 @@ class Settlement:
                     else WorkerFate.QUARANTINE
                 ),
                 bad_snapshot_id=bad.snapshot_id if bad is not None else "",
+                salvage=salvage,
                 crash=crash,
                 reason=reason,
                 message=error.message,
@@ -157,7 +210,12 @@ class Settlement:
             state.node_done = True
             return None
         if answer.result == _CancelResult.RESULT_GONE:
-            return await self._crash_unless_made(state, error)
+            is_kept = answer.HasField("local_copy")
+            report = Report(sandbox=Sandbox.GONE, copy=Copy.LOCAL if is_kept else Copy.NONE)
+            gone = AteError(error.reason, error.message, metadata=error.metadata, report=report)
+            if is_kept and state.begun.policy is not FailurePolicy.CRASH:
+                return await self._park(state, gone, salvaged(state, answer.local_copy))
+            return await self._crash_unless_made(state, gone)
         return await self._back(state, error, freed=False)
 
     async def _crash_unless_made(self, state: OperationState, error: AteError) -> AteError | None:
@@ -167,16 +225,10 @@ class Settlement:
         """
         if state.verb is Verb.RESUME or state.uploads or error.report.sandbox is Sandbox.PAUSED:
             return await self._crash(state, error)
-        found: list[atelet_pb2.Snapshot] = []
-
-        async def attempt() -> None:
-            snapshot = await self.node.clients.made(state.node_id, state.begun)
-            found[:] = [snapshot] if snapshot is not None else []
-
-        await with_retries(_UNTIL_ANSWERED, attempt)
-        if not found:
+        found = await self._ask(lambda: self.node.clients.made(state.node_id, state.begun))
+        if found is None:
             return await self._crash(state, error)
-        state.snapshot = made(state, found[0])
+        state.snapshot = made(state, found)
         state.node_done = True
         return None
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from ateapi.lifecycle import Status, Verb
+from ateapi.lifecycle import FailurePolicy, Status, Verb
 from ateapi.store.rows import ActorRef, ActorRow, OperationRow, SnapshotRow, WorkerRow
 from ateapi.template import Template
 from ateapi.workflow.verdict import Source
@@ -39,6 +39,7 @@ class OperationState:
     """One request for a verb, from begin to finish.
 
     Attributes:
+        on_failure: What the caller asks for; None: what the template says.
         operation: What begin wrote; its claim and boot id are renewed when they change.
         actor: As begin left it.
         worker: Claimed (resume) or held (suspend, pause of RUNNING).
@@ -55,6 +56,7 @@ class OperationState:
     ref: ActorRef
     verb: Verb
     boot: bool = False
+    on_failure: FailurePolicy | None = None
     phases: list[pb.Phase] = field(default_factory=list)
     operation: OperationRow | None = None
     actor: ActorRow | None = None

@@ -7,7 +7,7 @@ restored. Anything else leaves the actor where it was.
 import enum
 from typing import Final
 
-from ateapi.lifecycle import Status, Verb
+from ateapi.lifecycle import FailurePolicy, Status, Verb
 from ateerrors.errors import AteError
 from ateerrors.reason import Crashes, Reason
 from ateerrors.report import Copy, Sandbox
@@ -29,6 +29,8 @@ class Action(enum.StrEnum):
     RESET = "reset"
     # Suspend, pause: ask the node what there is: a complete snapshot, a live sandbox, or nothing.
     CANCEL = "cancel"
+    # Suspend: PAUSED with the verified copy on the node, uploaded later.
+    PARK = "park"
     CRASH = "crash"
 
 
@@ -38,20 +40,23 @@ _SNAPSHOT_GONE: Final = frozenset(
 )
 
 
-def verdict(verb: Verb, origin: Status, source: Source, error: AteError) -> Action:
+def verdict(
+    verb: Verb, origin: Status, source: Source, policy: FailurePolicy, error: AteError
+) -> Action:
     """Decide from the facts that the node reported with the error.
 
     Args:
         verb: What was to be done.
         origin: Where the actor came from.
         source: Of a resume: what was to be restored.
+        policy: Of a suspend or pause: what becomes of a live sandbox that could not be saved.
         error: What failed, with the node's report.
     """
     if verb is Verb.RESUME:
         return _resume(source, error)
     if origin is Status.PAUSED:
         return Action.CRASH if _says_gone(error) else Action.BACK
-    return _checkpoint(verb, error)
+    return _checkpoint(verb, policy, error)
 
 
 def _resume(source: Source, error: AteError) -> Action:
@@ -62,16 +67,27 @@ def _resume(source: Source, error: AteError) -> Action:
     return Action.BACK if untouched else Action.RESET
 
 
-def _checkpoint(verb: Verb, error: AteError) -> Action:
+def _checkpoint(verb: Verb, policy: FailurePolicy, error: AteError) -> Action:
+    sandbox, copy = error.report.sandbox, error.report.copy
     # What the verb was to produce is there: the node says which, and the verb has succeeded.
     complete = {Copy.DURABLE, Copy.LOCAL} if verb is Verb.PAUSE else {Copy.DURABLE}
-    if error.report.copy in complete:
+    if copy in complete:
         return Action.CANCEL
-    if error.report.sandbox in {Sandbox.UNTOUCHED, Sandbox.RUNNING}:
+    if sandbox in {Sandbox.UNTOUCHED, Sandbox.RUNNING}:
         return Action.BACK
-    if error.crashes is not Crashes.NO or error.report.sandbox is Sandbox.GONE:
+    is_gone = sandbox is Sandbox.GONE
+    if error.crashes is Crashes.NO and not is_gone:
+        return Action.CANCEL
+    if policy is FailurePolicy.CRASH:
         return Action.CRASH
-    return Action.CANCEL
+    if copy is Copy.LOCAL and (policy is FailurePolicy.PAUSE or is_gone):
+        return Action.PARK
+    # A policy is about sandboxes that live: nobody keeps running, or saves, what is lost.
+    return Action.CANCEL if _is_alive(error) else Action.CRASH
+
+
+def _is_alive(error: AteError) -> bool:
+    return error.crashes is Crashes.BY_POLICY and error.report.sandbox is not Sandbox.GONE
 
 
 def _says_gone(error: AteError) -> bool:

@@ -11,7 +11,9 @@ create index snapshots_salvage on snapshots (node_id, created_ms) where salvage 
 create table crashes (
     actor_uid text primary key,
     in_a_row bigint not null,
-    last_ms bigint not null
+    last_ms bigint not null,
+    -- Until when a resume is tried that follows a revert by itself; 0: none does.
+    resume_until_ms bigint not null default 0
 ) without rowid;
 
 -- Actors that are PAUSED only until their snapshot can be uploaded.

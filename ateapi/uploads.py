@@ -1,0 +1,47 @@
+"""Suspends actors that are PAUSED only because their snapshot could not be uploaded."""
+
+import logging
+from functools import partial
+
+from ateapi.background import Tasks, Waits
+from ateapi.store.rows import ActorRow
+from ateapi.store.store import Store
+from ateapi.workflow.operations import Operations
+from ateerrors.errors import AteError
+
+log = logging.getLogger("uploads")
+
+
+class Uploads:
+    """Tries an ordinary suspend again and again, less and less often."""
+
+    def __init__(self, store: Store, operations: Operations, waits: Waits) -> None:
+        self._store = store
+        self._operations = operations
+        self._waits = waits
+        self._tasks = Tasks()
+
+    async def turn(self) -> None:
+        """Begin to suspend what is due."""
+        pending = await self._store.pending_uploads()
+        self._waits.keep_only([actor.uid for actor in pending])
+        for actor in pending:
+            if self._waits.is_due(actor.uid):
+                self._tasks.start(actor.uid, partial(self._suspend, actor))
+
+    async def close(self) -> None:
+        """Stop; operations go on, and the next life goes on with what is left."""
+        await self._tasks.close()
+
+    async def _suspend(self, actor: ActorRow) -> None:
+        self._waits.failed(actor.uid)
+        try:
+            await self._operations.suspend(actor.ref)
+        except AteError as exc:
+            extra = {
+                "actor": actor.ref.name,
+                "atespace": actor.ref.atespace,
+                "reason": exc.reason,
+                "error": exc.message,
+            }
+            log.warning("still_not_uploaded", extra=extra)
