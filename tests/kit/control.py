@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+import apsw
 import yaml
 from google.protobuf import json_format, struct_pb2
 
@@ -37,6 +38,7 @@ class Control:
     """A running control service and stubs to it."""
 
     target: str
+    database: Path
     store: FaultyStore
     actors: "rpc.ActorServiceAsyncStub"
     catalog: "rpc.CatalogAsyncStub"
@@ -93,6 +95,15 @@ class Control:
         )
         await call(self.actors.UpdateActor, request, timeout_s=5)
 
+    async def sql(self, statement: str) -> None:
+        """Write to the database behind the service's back."""
+        connection = apsw.Connection(str(self.database))
+        connection.set_busy_timeout(5_000)
+        try:
+            connection.execute(statement)
+        finally:
+            connection.close()
+
     async def workers(self) -> list[pb.Worker]:
         response = await call(self.actors.ListWorkers, pb.ListWorkersRequest(), timeout_s=5)
         return list(response.workers)
@@ -103,6 +114,7 @@ async def control(
     folder: Path,
     failing: Mapping[str, Sequence[FaultWhen]] | None = None,
     pace: Pace = Pace(),  # noqa: B008  # frozen
+    salvage_budget_bytes: int = 1 << 30,
 ) -> AsyncIterator[Control]:
     """Run the control service on the folder's store; a second life finds what the first left.
 
@@ -118,12 +130,19 @@ async def control(
         return store
 
     target = f"unix:{folder}/c-{uuid.uuid4().hex[:8]}.sock"
-    config = Config(store=f"sqlite:{folder}/store.db", listen=(target,), stop_grace_s=0, pace=pace)
+    config = Config(
+        store=f"sqlite:{folder}/store.db",
+        listen=(target,),
+        stop_grace_s=0,
+        salvage_budget_bytes=salvage_budget_bytes,
+        pace=pace,
+    )
     async with app.running(config, open_store) as running:
         channel = open_channel(target)
         try:
             yield Control(
                 target,
+                folder / "store.db",
                 cast("FaultyStore", running.store),
                 rpc.ActorServiceStub(channel),
                 rpc.CatalogStub(channel),
@@ -139,11 +158,12 @@ async def control_and_node(
     *,
     beat_every_s: float = 0.2,
     pace: Pace = Pace(),  # noqa: B008  # frozen
+    salvage_budget_bytes: int = 1 << 30,
 ) -> AsyncIterator[tuple[Control, FakeNode]]:
     """Run both; when it ends nothing that may never happen has happened."""
     node = FakeNode(workers)
     async with (
-        control(folder, pace=pace) as it,
+        control(folder, pace=pace, salvage_budget_bytes=salvage_budget_bytes) as it,
         node.serving(folder, it.target, beat_every_s=beat_every_s),
     ):
         yield it, node

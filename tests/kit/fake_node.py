@@ -57,7 +57,7 @@ class Fault:
         when: `before`: nothing is done; `after`: it is done and the caller is told otherwise;
             `hang`: it is not done, and there is no answer until the caller goes away; `wait`: as
             `before`, but only when `until` is set; `slow`: it is done when `until` is set.
-
+        meanwhile: What the node does nevertheless, with `before`.
     """
 
     when: Literal["before", "after", "hang", "wait", "slow"]
@@ -65,6 +65,7 @@ class Fault:
         default_factory=lambda: AteError(Reason.NODE_UNAVAILABLE, "the reply was lost")
     )
     until: asyncio.Event | None = None
+    meanwhile: Callable[[], None] = lambda: None
 
 
 class FakeNode(rpc.AteomHerderServicer):
@@ -80,6 +81,12 @@ class FakeNode(rpc.AteomHerderServicer):
         }
         # {folder or URI: actor uid} of complete snapshots.
         self.snapshots: dict[str, str] = {}
+        # Folders and URIs of those that do not verify.
+        self.damaged: set[str] = set()
+        # Actors with output of former activations.
+        self.logs: set[str] = set()
+        # What the last Checkpoint asked for.
+        self.checkpoint_request = pb.CheckpointRequest()
         self.faults: dict[str, list[Fault]] = {}
         self.calls: list[str] = []
         # What no interleaving may bring about.
@@ -111,6 +118,12 @@ class FakeNode(rpc.AteomHerderServicer):
             where = (
                 request.local_config.snapshot_prefix or request.external_config.snapshot_uri_prefix
             )
+            if where in self.damaged:
+                raise AteError(
+                    Reason.SNAPSHOT_CORRUPT,
+                    f"snapshot at {where} is damaged",
+                    report=Report(sandbox=Sandbox.UNTOUCHED),
+                )
             if where not in self.snapshots or request.manifest_digest != DIGEST:
                 raise AteError(
                     Reason.SNAPSHOT_NOT_FOUND,
@@ -127,6 +140,7 @@ class FakeNode(rpc.AteomHerderServicer):
     ) -> pb.CheckpointResponse:
         slot = self._slot(request.target_ateom_uid)
         where = request.local_config.snapshot_prefix or request.external_config.snapshot_uri_prefix
+        self.checkpoint_request = request
 
         async def do() -> pb.CheckpointResponse:
             if self._made.get(request.fence.operation_id) != where:
@@ -171,8 +185,12 @@ class FakeNode(rpc.AteomHerderServicer):
                 return pb.CancelResponse(
                     result=pb.CancelResponse.RESULT_COMPLETE, snapshot=_snapshot("x")
                 )
+            copy = self.checkpoint_request.snapshot_id
             if not slot.holds(request.fence):
-                return pb.CancelResponse(result=pb.CancelResponse.RESULT_GONE)
+                kept = _snapshot(copy) if copy in self.snapshots else None
+                gone = pb.CancelResponse.RESULT_GONE
+                return pb.CancelResponse(result=gone, local_copy=kept)
+            self.snapshots.pop(copy, None)
             was_paused = slot.phase == _PHASE.PHASE_PAUSED
             slot.phase = _PHASE.PHASE_RUNNING
             result = (
@@ -205,11 +223,50 @@ class FakeNode(rpc.AteomHerderServicer):
         self, request: pb.StatSnapshotRequest, context: Any
     ) -> pb.StatSnapshotResponse:
         where = request.local_config.snapshot_prefix or request.external_config.snapshot_uri_prefix
+        self._note("StatSnapshot")
+        if fault := self._strike("StatSnapshot"):
+            raise fault.error
+        if request.verify_digest and where not in self.snapshots:
+            raise AteError(Reason.SNAPSHOT_NOT_FOUND, f"no snapshot at {where}")
+        if request.verify_digest and where in self.damaged:
+            raise AteError(Reason.SNAPSHOT_CORRUPT, f"snapshot at {where} is damaged")
         if where not in self.snapshots:
             return pb.StatSnapshotResponse()
         return pb.StatSnapshotResponse(snapshot=_snapshot("x"))
 
+    async def ListKept(self, request: pb.ListKeptRequest, context: Any) -> pb.ListKeptResponse:
+        kept: dict[str, list[str]] = {uid: [] for uid in self.logs}
+        for where, uid in self.snapshots.items():
+            if ":" not in where:
+                kept.setdefault(uid, []).append(where)
+        return pb.ListKeptResponse(
+            kept=[
+                pb.ListKeptResponse.Kept(
+                    actor_uid=uid, snapshot_prefixes=prefixes, has_logs=uid in self.logs
+                )
+                for uid, prefixes in kept.items()
+            ]
+        )
+
+    async def DeleteLogs(
+        self, request: pb.DeleteLogsRequest, context: Any
+    ) -> pb.DeleteLogsResponse:
+        self.logs.discard(request.actor_uid)
+        return pb.DeleteLogsResponse()
+
+    async def Dump(self, request: pb.DumpRequest, context: Any) -> AsyncIterator[pb.DumpResponse]:
+        for source in request.sources:
+            path = f"{source.name}/manifest.json"
+            yield pb.DumpResponse(file=api.DumpFile(path=path, size_bytes=2))
+            yield pb.DumpResponse(data=b"{}")
+
     # What a test does to it.
+
+    def keep_copy(self) -> None:
+        """Keep, of the sandbox that was last asked for, a copy on this node."""
+        request = self.checkpoint_request
+        self.snapshots[request.snapshot_id] = request.fence.actor_uid
+        self.slots[request.target_ateom_uid].phase = _PHASE.PHASE_PAUSED
 
     def fail(self, method: str, *faults: Fault) -> None:
         """Let the next calls of a method go wrong, one fault a call."""
@@ -342,7 +399,7 @@ class FakeNode(rpc.AteomHerderServicer):
         self, method: str, slot: Slot | None, fence: pb.Fence, do: Callable[[], Awaitable[AnswerT]]
     ) -> AnswerT:
         self._note(method)
-        fault = self.faults[method].pop(0) if self.faults.get(method) else None
+        fault = self._strike(method)
         if fault is not None and fault.when == "hang":
             self.struck.set()
             await asyncio.Event().wait()
@@ -350,6 +407,7 @@ class FakeNode(rpc.AteomHerderServicer):
             self.struck.set()
             if fault.until is not None:
                 await fault.until.wait()
+            fault.meanwhile()
             raise fault.error
         if slot is not None:
             self._check(slot, fence)
@@ -362,6 +420,9 @@ class FakeNode(rpc.AteomHerderServicer):
             self.struck.set()
             raise fault.error
         return answer
+
+    def _strike(self, method: str) -> Fault | None:
+        return self.faults[method].pop(0) if self.faults.get(method) else None
 
     def _note(self, method: str) -> None:
         self.calls.append(method)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ateapi.fleet import Fleet
-from ateapi.janitor import Janitor
+from ateapi.janitor import Janitor, Limits
 from ateapi.node_client import NodeClients
 from aterpc.channels import Channels
 from tests.kit.control import control_and_node
@@ -23,7 +23,7 @@ async def test_one_turn_removes_all_that_is_condemned(tmp_path: Path) -> None:
             nodes.set(row)
             fleet.beat(row.node_id)
         try:
-            await Janitor(it.store, nodes, fleet, at_once=2).turn()
+            await Janitor(it.store, nodes, fleet, Limits(1 << 30, 3600.0), at_once=2).turn()
         finally:
             await channels.close()
         assert await it.store.condemned(100) == []

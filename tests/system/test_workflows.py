@@ -267,7 +267,7 @@ async def test_a_checkpoint_that_cannot_be_made_crashes(
         with pytest.raises(AteError) as caught:
             await it.do("resume", ref)
         assert caught.value.reason is Reason.ACTOR_CRASHED
-        assert "allowed: delete" in caught.value.message
+        assert "allowed: revert, delete" in caught.value.message
         await it.delete(ref)
 
 

@@ -3,7 +3,7 @@
 import grpc
 import pytest
 
-from ateapi.lifecycle import Status, Verb
+from ateapi.lifecycle import FailurePolicy, Status, Verb
 from ateapi.workflow.verdict import Action, Source, crash_reason, verdict
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
@@ -11,6 +11,7 @@ from ateerrors.report import Copy, Report, Sandbox
 
 RUNNING, PAUSED, SUSPENDED = Status.RUNNING, Status.PAUSED, Status.SUSPENDED
 OWN, BOOT = Source.OWN, Source.BOOT
+CRASH, KEEP, PARK = FailurePolicy.CRASH, FailurePolicy.KEEP_RUNNING, FailurePolicy.PAUSE
 
 
 def failure(
@@ -51,8 +52,8 @@ RESUME_ROWS = [
 
 @pytest.mark.parametrize(("source", "reason", "sandbox", "action"), RESUME_ROWS)
 def test_resume(source: Source, reason: Reason, sandbox: Sandbox, action: Action) -> None:
-    assert verdict(Verb.RESUME, SUSPENDED, source, failure(reason, sandbox)) is action
-    assert verdict(Verb.RESUME, PAUSED, source, failure(reason, sandbox)) is action
+    assert verdict(Verb.RESUME, SUSPENDED, source, CRASH, failure(reason, sandbox)) is action
+    assert verdict(Verb.RESUME, PAUSED, source, CRASH, failure(reason, sandbox)) is action
 
 
 CHECKPOINT_ROWS = [
@@ -83,17 +84,56 @@ CHECKPOINT_ROWS = [
 def test_suspend_and_pause(
     verb: Verb, reason: Reason, sandbox: Sandbox, copy: Copy, action: Action
 ) -> None:
-    assert verdict(verb, RUNNING, OWN, failure(reason, sandbox, copy)) is action
+    assert verdict(verb, RUNNING, OWN, CRASH, failure(reason, sandbox, copy)) is action
+
+
+# The sandbox is alive and paused, or gone, and the policy decides.
+POLICY_ROWS = [
+    # reason, sandbox, copy: Crash, KeepRunning, Pause
+    (Reason.RUNTIME_CHECKPOINT_FAILED, Sandbox.PAUSED, Copy.NONE, "crash cancel cancel"),
+    (Reason.SNAPSHOT_SAVE_FAILED, Sandbox.PAUSED, Copy.NONE, "crash cancel cancel"),
+    (Reason.SNAPSHOT_UPLOAD_FAILED, Sandbox.PAUSED, Copy.NONE, "crash cancel cancel"),
+    (Reason.SNAPSHOT_UPLOAD_FAILED, Sandbox.PAUSED, Copy.LOCAL, "crash cancel park"),
+    # gone, and its copy is there: nothing is lost unless that is asked for
+    (Reason.SNAPSHOT_UPLOAD_FAILED, Sandbox.GONE, Copy.LOCAL, "crash park park"),
+    (Reason.NODE_UNAVAILABLE, Sandbox.GONE, Copy.LOCAL, "crash park park"),
+    # no policy brings back what is gone, or reaches what cannot be reached
+    (Reason.SNAPSHOT_UPLOAD_FAILED, Sandbox.GONE, Copy.NONE, "crash crash crash"),
+    (Reason.WORKER_LOST, Sandbox.GONE, Copy.NONE, "crash crash crash"),
+    (Reason.WORKER_UNREACHABLE, Sandbox.UNKNOWN, Copy.UNKNOWN, "crash crash crash"),
+    (Reason.WORKER_ASSIGNMENT_LOST, Sandbox.UNKNOWN, Copy.UNKNOWN, "crash crash crash"),
+    # what passes, or was not touched, is no matter of policy
+    (Reason.NODE_UNAVAILABLE, Sandbox.UNKNOWN, Copy.UNKNOWN, "cancel cancel cancel"),
+    (Reason.STORAGE_UNAVAILABLE, Sandbox.PAUSED, Copy.LOCAL, "cancel cancel cancel"),
+    (Reason.NODE_OUT_OF_RESOURCES, Sandbox.UNTOUCHED, Copy.NONE, "back back back"),
+]
+
+
+@pytest.mark.parametrize(("reason", "sandbox", "copy", "actions"), POLICY_ROWS)
+def test_policies_of_a_failed_suspend(
+    reason: Reason, sandbox: Sandbox, copy: Copy, actions: str
+) -> None:
+    error = failure(reason, sandbox, copy)
+    for policy, action in zip((CRASH, KEEP, PARK), actions.split(), strict=True):
+        assert verdict(Verb.SUSPEND, RUNNING, OWN, policy, error) == action
+
+
+def test_policies_of_a_failed_pause() -> None:
+    """A pause makes no other copy than the one that failed."""
+    error = failure(Reason.SNAPSHOT_SAVE_FAILED, Sandbox.PAUSED, Copy.NONE)
+    assert verdict(Verb.PAUSE, RUNNING, OWN, CRASH, error) is Action.CRASH
+    assert verdict(Verb.PAUSE, RUNNING, OWN, KEEP, error) is Action.CANCEL
+    assert verdict(Verb.PAUSE, RUNNING, OWN, PARK, error) is Action.CANCEL
 
 
 def test_a_complete_snapshot_is_never_a_crash() -> None:
     """Whatever failed behind it, the node is asked, and the operation ends as a success."""
     durable = failure(Reason.RUNTIME_CHECKPOINT_FAILED, Sandbox.GONE, Copy.DURABLE)
-    assert verdict(Verb.SUSPEND, RUNNING, OWN, durable) is Action.CANCEL
+    assert verdict(Verb.SUSPEND, RUNNING, OWN, CRASH, durable) is Action.CANCEL
     local = failure(Reason.SNAPSHOT_UPLOAD_FAILED, Sandbox.PAUSED, Copy.LOCAL)
-    assert verdict(Verb.PAUSE, RUNNING, OWN, local) is Action.CANCEL
+    assert verdict(Verb.PAUSE, RUNNING, OWN, CRASH, local) is Action.CANCEL
     # A suspend needs more than a local copy.
-    assert verdict(Verb.SUSPEND, RUNNING, OWN, local) is Action.CRASH
+    assert verdict(Verb.SUSPEND, RUNNING, OWN, CRASH, local) is Action.CRASH
 
 
 @pytest.mark.parametrize(
@@ -108,15 +148,15 @@ def test_a_complete_snapshot_is_never_a_crash() -> None:
     ],
 )
 def test_suspend_of_a_paused_actor(reason: Reason, action: Action) -> None:
-    assert verdict(Verb.SUSPEND, PAUSED, OWN, failure(reason)) is action
+    assert verdict(Verb.SUSPEND, PAUSED, OWN, CRASH, failure(reason)) is action
 
 
 def test_a_lone_crash_actor_is_honoured_and_gets_a_reason() -> None:
     """What the reference system's nodes say, without a precise reason beside it."""
     lone = AteError(Reason.INTERNAL, "gone", code=grpc.StatusCode.DATA_LOSS, crash_requested=True)
-    assert verdict(Verb.SUSPEND, RUNNING, OWN, lone) is Action.CRASH
-    assert verdict(Verb.RESUME, SUSPENDED, OWN, lone) is Action.CRASH
-    assert verdict(Verb.RESUME, SUSPENDED, BOOT, lone) is not Action.CRASH
+    assert verdict(Verb.SUSPEND, RUNNING, OWN, KEEP, lone) is Action.CRASH
+    assert verdict(Verb.RESUME, SUSPENDED, OWN, CRASH, lone) is Action.CRASH
+    assert verdict(Verb.RESUME, SUSPENDED, BOOT, CRASH, lone) is not Action.CRASH
     assert crash_reason(Verb.SUSPEND, lone) is Reason.RUNTIME_CHECKPOINT_FAILED
     assert crash_reason(Verb.RESUME, lone) is Reason.RUNTIME_RESTORE_FAILED
 
