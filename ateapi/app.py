@@ -87,7 +87,11 @@ async def running(
 
         server = Server(make=transport.make_server)
         names = register(
-            server.grpc, store, operations, is_silent=lambda node_id: not fleet.is_live(node_id)
+            server.grpc,
+            store,
+            operations,
+            nodes,
+            is_silent=lambda node_id: not fleet.is_live(node_id),
         )
         rpc.add_CatalogServicer_to_server(Catalog(store, lending_loop.wake), server.grpc)
         wakes = Tasks()

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from ateapi.fleet import Fleet
 from ateapi.hints import Hints
@@ -34,8 +34,7 @@ _UNUSABLE: Final = frozenset({Reason.SNAPSHOT_NOT_FOUND, Reason.SNAPSHOT_CORRUPT
 _WHILE_AWAY: Final = RetryPolicy(within_s=5, reasons=frozenset({Reason.NODE_UNAVAILABLE}))
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(NamedTuple):
     """A snapshot that was not used."""
 
     snapshot_id: str

@@ -140,17 +140,17 @@ async def test_what_a_request_asks_for_wins_over_the_template(
     assert await it.status(ref) == "RUNNING"
 
 
-async def test_a_policy_survives_a_restart(tmp_path: Path) -> None:
-    """The operation keeps what was asked for: the next life settles it alike."""
-    async with control_and_node(tmp_path, pace=BRISK) as (it, node):
-        ref = await prepare(it, "  onSuspendFailure: KeepRunning\n")
-        node.fail("Checkpoint", Fault("hang"))
-        task = asyncio.create_task(it.do("suspend", ref))
-        await node.struck.wait()
-        operation = (await it.store.operations())[0]
-        assert operation.policy == "keep-running"
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+async def test_an_operation_remembers_its_policy(lab: tuple[Control, FakeNode]) -> None:
+    """Recovery settles it as its caller asked, though the caller is gone."""
+    it, node = lab
+    ref = await prepare(it, "  onSuspendFailure: KeepRunning\n")
+    node.fail("Checkpoint", Fault("hang"))
+    task = asyncio.create_task(it.do("suspend", ref))
+    await node.struck.wait()
+    (operation,) = await it.store.operations()
+    assert operation.policy == "keep-running"
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
 
 
 async def test_revert_goes_to_the_newest_that_verifies(lab: tuple[Control, FakeNode]) -> None:
