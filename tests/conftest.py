@@ -2,11 +2,13 @@
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.kit.virtual_loop import VirtualLoop
 
 # A busy machine is no reason to fail; and what a run found out must not change the next one.
 settings.register_profile("ate", deadline=None, database=None)
@@ -14,6 +16,15 @@ settings.load_profile("ate")
 
 # Else pytest-asyncio makes a loop for the sync fixture below, which nobody closes.
 asyncio.set_event_loop(None)
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run what is marked `virtual` by a clock that jumps when nothing else is to do."""
+    if item.get_closest_marker("virtual"):
+        return {"virtual": VirtualLoop}
+    return {"real": asyncio.new_event_loop}
 
 
 @pytest.fixture(autouse=True)
