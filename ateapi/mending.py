@@ -79,7 +79,7 @@ class Mending:
         if policy is CrashPolicy.REVERT_AND_RESUME:
             until_ms = now_ms() + RESUME_WITHIN_MS
         try:
-            reverted = await self._operations.revert_by_itself(actor.ref, until_ms)
+            reverted = await self._operations.revert_by_itself(actor, until_ms)
         except AteError as exc:
             self._waits.failed(actor.uid)
             log.warning("not_reverted", extra=_about(actor, exc))

@@ -36,7 +36,7 @@ class Uploads:
     async def _suspend(self, actor: ActorRow) -> None:
         self._waits.failed(actor.uid)
         try:
-            await self._operations.suspend(actor.ref)
+            await self._operations.upload_by_itself(actor)
         except AteError as exc:
             extra = {
                 "actor": actor.ref.name,

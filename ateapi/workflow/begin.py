@@ -60,6 +60,8 @@ class Begin:
             if actor is None:
                 actor, fresh = await self.store.actor(state.ref), True
             try:
+                if state.only is not None:
+                    state.only.require(actor)
                 plan = await self._plan(state, actor)
             except AteError:
                 if fresh:

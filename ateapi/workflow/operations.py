@@ -21,9 +21,9 @@ from ateapi.workflow.begin import Begin
 from ateapi.workflow.engine import Step, run_steps
 from ateapi.workflow.finish import Finish
 from ateapi.workflow.node_steps import Boot, Checkpoint, Node, Restore, Upload
-from ateapi.workflow.reverts import Reversion, Reverts
+from ateapi.workflow.reverts import ByItself, Reversion, Reverts
 from ateapi.workflow.settle import Settlement
-from ateapi.workflow.state import OperationState, Outcome, present
+from ateapi.workflow.state import Only, OperationState, Outcome, present
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from aterpc import log as fields
@@ -153,22 +153,29 @@ class Operations:
         if row.worker_uid is not None:
             await self._cleaned(row.worker_uid)
 
-    async def revert_by_itself(self, ref: ActorRef, resume_until_ms: int) -> ActorRow:
+    async def upload_by_itself(self, actor: ActorRow) -> None:
+        """Suspend an actor that is PAUSED as it was read, and only then.
+
+        Raises:
+            AteError: As `suspend`; STALE_EPOCH: it has gone on meanwhile.
+        """
+        only = Only.as_in(actor)
+        await self._request(OperationState(_new_id(), actor.ref, Verb.SUSPEND, only=only))
+
+    async def revert_by_itself(self, actor: ActorRow, resume_until_ms: int) -> ActorRow:
         """Revert a crashed actor to its last good snapshot, as its template says.
 
         Nobody decided it for this crash: snapshots are given up for the image only by a person.
 
         Args:
-            ref: The actor.
+            actor: The actor, as it was read.
             resume_until_ms: Until when a resume is to follow; 0: none.
 
         Raises:
-            AteError: As `Reverts.revert`.
+            AteError: As `Reverts.revert`; STALE_EPOCH: it has gone on meanwhile.
         """
-        reversion = await self._reverts.revert(
-            ref, "", resume_until_ms=resume_until_ms, to_nothing=False
-        )
-        return reversion.actor
+        by = ByItself(Only.as_in(actor), resume_until_ms)
+        return (await self._reverts.revert(actor.ref, "", by_itself=by)).actor
 
     def runs(self, operation_id: str) -> bool:
         """Whether this process is at work on the operation."""

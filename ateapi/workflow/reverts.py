@@ -21,6 +21,7 @@ from ateapi.store.rows import (
 )
 from ateapi.store.store import Store
 from ateapi.workflow.engine import WHILE_STORE_IS_AWAY, RetryPolicy, with_retries
+from ateapi.workflow.state import Only
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
@@ -63,6 +64,19 @@ class Reversion:
 
 
 @dataclass(frozen=True, slots=True)
+class ByItself:
+    """A revert that no person asked for.
+
+    Attributes:
+        only: The crash that it is about.
+        resume_until_ms: Until when a resume is to follow; 0: none.
+    """
+
+    only: Only
+    resume_until_ms: int
+
+
+@dataclass(frozen=True, slots=True)
 class _Choice:
     """What was found by verifying snapshots."""
 
@@ -89,8 +103,7 @@ class Reverts:
         snapshot_id: str,
         *,
         any_state: bool = False,
-        resume_until_ms: int = 0,
-        to_nothing: bool = True,
+        by_itself: ByItself | None = None,
     ) -> Reversion:
         """Bring an actor to rest at a snapshot that verifies.
 
@@ -102,8 +115,7 @@ class Reverts:
             ref: The actor.
             snapshot_id: The only one that will do; empty: the default.
             any_state: Also of a RUNNING actor.
-            resume_until_ms: Until when a resume is to follow by itself.
-            to_nothing: Also give up snapshots of which none verifies.
+            by_itself: Nobody asked for it: the template does. Snapshots are then never given up.
 
         Raises:
             AteError: What keeps it from being reverted; nothing was changed. SNAPSHOT_UNKNOWN,
@@ -113,11 +125,14 @@ class Reverts:
         """
         for _ in range(_ATTEMPTS):
             actor = await self.store.actor(ref)
+            if by_itself is not None:
+                by_itself.only.require(actor)
             choice = await self._choose(
-                actor, snapshot_id, any_state=any_state, to_nothing=to_nothing
+                actor, snapshot_id, any_state=any_state, to_nothing=by_itself is None
             )
             target = snapshot_id if choice.target is None else choice.target.snapshot_id
-            request = Revert(ref, actor.version, target, choice.bad, any_state, resume_until_ms)
+            until_ms = 0 if by_itself is None else by_itself.resume_until_ms
+            request = Revert(ref, actor.version, target, choice.bad, any_state, until_ms)
             try:
                 result = await self._write(request)
             finally:

@@ -7,6 +7,8 @@ from ateapi.lifecycle import FailurePolicy, Status, Verb
 from ateapi.store.rows import ActorRef, ActorRow, OperationRow, SnapshotRow, WorkerRow
 from ateapi.template import Template
 from ateapi.workflow.verdict import Source
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
 
 ValueT = TypeVar("ValueT")
@@ -34,12 +36,37 @@ class Outcome:
     phases: list[pb.Phase] = field(default_factory=list)
 
 
+@dataclass(frozen=True, slots=True)
+class Only:
+    """The one actor, in the one status and epoch, that something is to be done to."""
+
+    uid: str
+    status: Status
+    epoch: int
+
+    @classmethod
+    def as_in(cls, row: ActorRow) -> "Only":
+        """The actor as it was read."""
+        return cls(row.uid, row.status, row.epoch)
+
+    def require(self, row: ActorRow) -> None:
+        """Refuse an actor that has gone on meanwhile, or another of its name.
+
+        Raises:
+            AteError: STALE_EPOCH.
+        """
+        if (row.uid, row.status, row.epoch) != (self.uid, self.status, self.epoch):
+            msg = f"{row.ref} is not {self.status.name} at epoch {self.epoch} any more"
+            raise AteError(Reason.STALE_EPOCH, msg)
+
+
 @dataclass(slots=True)
 class OperationState:
     """One request for a verb, from begin to finish.
 
     Attributes:
         on_failure: What the caller asks for; None: what the template says.
+        only: What the actor must be; the system, unlike a caller, means one state of one actor.
         operation: What begin wrote; its claim and boot id are renewed when they change.
         actor: As begin left it.
         worker: Claimed (resume) or held (suspend, pause of RUNNING).
@@ -57,6 +84,7 @@ class OperationState:
     verb: Verb
     boot: bool = False
     on_failure: FailurePolicy | None = None
+    only: Only | None = None
     phases: list[pb.Phase] = field(default_factory=list)
     operation: OperationRow | None = None
     actor: ActorRow | None = None
