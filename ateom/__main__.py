@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import atefail
 from ateerrors.errors import AteError
 from ateom.app import running
 from ateom.config import Config
@@ -44,6 +45,7 @@ def main() -> int:
     """Return the exit code."""
     config = parse(sys.argv[1:])
     rpc_log.configure("ateom")
+    atefail.from_environment("ateom")
     try:
         asyncio.run(serve(config))
     except AteError as exc:

@@ -1,11 +1,12 @@
 """What ateom does at its start with what a former life left: keep what lives, end the rest."""
 
+import functools
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from ateom.record import Phase, SandboxRecord, last_output
+from ateom.record import Phase, SandboxRecord
 from ateom.runtime import SandboxRuntime, SandboxRuntimeError, Status
 from ateom.slot import Slot
 
@@ -26,10 +27,16 @@ async def adopt(slots: Sequence[Slot], runtime: SandboxRuntime) -> frozenset[int
     # First: a command of the former life could start a sandbox that nobody looks for any more.
     await runtime.end_commands()
     kept: dict[str, tuple[Slot, Phase]] = {}
+    codes: dict[str, int | None] = {}
     for slot in slots:
         record = slot.sandbox
-        if record is not None and (phase := await _live_phase(record, runtime)) is not None:
+        if record is None:
+            continue
+        if (phase := await _live_phase(record, runtime)) is not None:
             kept[record.sandbox_id] = (slot, phase)
+        else:
+            # Before what tells it is removed with the rest of the sandbox.
+            codes[record.sandbox_id] = runtime.exit_code(record.sandbox_id, None)
     stuck = set()
     for sandbox_id in runtime.leftovers():
         if sandbox_id not in kept and not await _is_ended(sandbox_id, slots, runtime):
@@ -41,9 +48,9 @@ async def adopt(slots: Sequence[Slot], runtime: SandboxRuntime) -> frozenset[int
         if record.sandbox_id in stuck:
             slot.note(replace(record, phase=Phase.CHANGING))
         else:
-            _bury(slot, record)
+            _bury(slot, record, codes[record.sandbox_id])
     for slot, phase in kept.values():
-        _keep(slot, phase)
+        _keep(slot, phase, runtime)
     return frozenset(slot.index for slot, _ in kept.values())
 
 
@@ -73,20 +80,19 @@ async def _live_phase(record: SandboxRecord, runtime: SandboxRuntime) -> Phase |
         return record.phase
 
 
-def _keep(slot: Slot, phase: Phase) -> None:
+def _keep(slot: Slot, phase: Phase, runtime: SandboxRuntime) -> None:
     record = slot.sandbox
     if record is None or record.processes is None:
         return
     log.info("sandbox_adopted", extra={"slot": slot.name, "actor": record.actor_uid})
     slot.note(replace(record, phase=phase))
-    slot.attend(record.processes)
+    slot.attend(record.processes, functools.partial(runtime.exit_code, record.sandbox_id))
 
 
-def _bury(slot: Slot, record: SandboxRecord) -> None:
+def _bury(slot: Slot, record: SandboxRecord, exit_code: int | None) -> None:
     if record.is_live:
-        # It ended while nobody watched: its code is lost, the fact is not.
-        output = last_output(record.output, record.output_start)
-        slot.note(replace(record, phase=Phase.EXITED, processes=None, last_output=output))
+        # It ended while nobody watched: its code may be lost, the fact is not.
+        slot.note(replace(record.ended(exit_code), processes=None))
     elif record.phase is Phase.CHANGING:
         slot.note(None)
     else:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import SYSTEM, failpoint
 from ateom.adoption import adopt
 from ateom.config import Config
 from ateom.logs import keep_short
@@ -26,6 +27,7 @@ from ateom.sandbox import Sandboxes
 from ateom.service import NAME, AteomService
 from ateom.slot import Slot
 from ateom.slots import Slots
+from ateom.verbs import Verbs
 from atepb import ateom_pb2_grpc
 from aterpc.server import Server
 from aterpc.transport import SOCKETS, Transport
@@ -101,10 +103,12 @@ async def _prepare(
 ) -> tuple[Sandboxes, Slots]:
     try:
         network = plan(config.state_dir, config.slots, config.network)
-        runtime = await make_runtime(config, folder)
+        async with failpoint("ateom.runtime.make", SYSTEM):
+            runtime = Verbs(await make_runtime(config, folder))
         slots = _slots(config, network)
         kept = await adopt(slots.all(), runtime)
-        await network.set_up(kept)
+        async with failpoint("ateom.network.set_up", SYSTEM):
+            await network.set_up(kept)
     except (SandboxRuntimeError, NetworkError, ValueError, OSError) as exc:
         msg = f"cannot start ateom: {exc}"
         raise AteError(Reason.NODE_UNAVAILABLE, msg) from exc

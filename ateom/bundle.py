@@ -8,6 +8,7 @@ from typing import Any
 from ateerrors.errors import AteError, FieldViolation, invalid_argument
 from ateerrors.reason import Reason
 from ateerrors.report import Report, Sandbox
+from atefail import SYSTEM, effect
 from ateom.network import Place
 
 
@@ -33,6 +34,7 @@ def place_bundle(bundle: Path, place: Place) -> None:
         raise AteError(Reason.NODE_OUT_OF_RESOURCES, msg, report=report) from exc
 
 
+@effect("ateom.bundle.write", SYSTEM)
 def _replace(path: Path, text: str) -> None:
     """Replace a file as a whole: a runtime of a cancelled command may still be reading it."""
     temporary = path.with_suffix(".tmp")

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ateom import procs
@@ -26,26 +26,34 @@ class Watch:
 
     Attributes:
         process: The process.
-        exited: Done when it has ended: its exit code, 128 + n for signal n; None when it was no
-            child of ours (of a former life), so that nobody can tell.
+        exited: Done when it has ended: its exit code, 128 + n for signal n; None when nobody can
+            tell: it was no child of ours, but of a former life.
     """
 
-    def __init__(self, process: Process) -> None:
-        """Start to watch; needs a running loop."""
+    def __init__(
+        self, process: Process, meaning: Callable[[int | None], int | None] = lambda code: code
+    ) -> None:
+        """Start to watch; needs a running loop.
+
+        Args:
+            process: The process.
+            meaning: Makes what `exited` says of how the process ended.
+        """
         self.process = process
+        self._meaning = meaning
         self._loop = asyncio.get_running_loop()
         self.exited: asyncio.Future[int | None] = self._loop.create_future()
         self._pidfd = -1
         try:
             self._pidfd = os.pidfd_open(process.pid)
         except ProcessLookupError:
-            self.exited.set_result(reap(process))
+            self._tell()
             return
         if process.has_pid():
             self._loop.add_reader(self._pidfd, self._ended)
         else:
             # The pid is another's by now.
-            self.exited.set_result(reap(process))
+            self._tell()
             self.close()
 
     @property
@@ -61,9 +69,12 @@ class Watch:
             self._pidfd = -1
         self.exited.cancel()
 
+    def _tell(self) -> None:
+        self.exited.set_result(self._meaning(reap(self.process)))
+
     def _ended(self) -> None:
         if not self.exited.done():
-            self.exited.set_result(reap(self.process))
+            self._tell()
         self.close()
 
 

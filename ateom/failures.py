@@ -24,6 +24,10 @@ _RESTORE: Final = {
     Failure.EXHAUSTED: Reason.NODE_OUT_OF_RESOURCES,
     Failure.NO_SPACE: Reason.NODE_OUT_OF_RESOURCES,
 }
+_CHECKPOINT: Final = {
+    Failure.NO_SPACE: Reason.SNAPSHOT_SAVE_FAILED,
+    Failure.FAULTY: Reason.SNAPSHOT_SAVE_FAILED,
+}
 # What may be the snapshot's fault: tried once more, from a clean start.
 DOUBTFUL: Final = frozenset({Failure.REFUSED, Failure.DIED})
 
@@ -53,11 +57,22 @@ def runtime_broken(exc: SandboxRuntimeError, what: str) -> AteError:
 
 
 def checkpoint_failed(exc: SandboxRuntimeError, what: str, sandbox: Sandbox) -> AteError:
-    """Return why two tries of a checkpoint failed."""
-    no_space = exc.failure is Failure.NO_SPACE
-    reason = Reason.SNAPSHOT_SAVE_FAILED if no_space else Reason.RUNTIME_CHECKPOINT_FAILED
+    """Return why two tries of a checkpoint failed; the sandbox lives."""
+    reason = _CHECKPOINT.get(exc.failure, Reason.RUNTIME_CHECKPOINT_FAILED)
+    if exc.failure is Failure.EXHAUSTED and sandbox is Sandbox.RUNNING:
+        # It could not even be paused: nothing was touched.
+        reason = Reason.NODE_OUT_OF_RESOURCES
     msg = f"cannot checkpoint {what}: {exc.message}"
     return AteError(reason, msg, report=Report(sandbox=sandbox))
+
+
+def died_under_checkpoint(
+    exc: SandboxRuntimeError, what: str, exit_code: int | None, output: str
+) -> AteError:
+    """Return that a paused sandbox was gone before its checkpoint was whole: it was killed."""
+    how, metadata = _ending(exit_code, output)
+    msg = f"cannot checkpoint {what}: {exc.message}; its sandbox ended {how}"
+    return AteError(Reason.RUNTIME_CHECKPOINT_FAILED, msg, metadata=metadata, report=GONE)
 
 
 def not_proved_gone(exc: SandboxRuntimeError, what: str) -> AteError:
@@ -77,13 +92,19 @@ def exited(  # noqa: D417  # `what` is what it is everywhere here
         exit_code: When it could be learned.
         output: The last that it wrote.
     """
+    how, metadata = _ending(exit_code, output)
+    msg = f"cannot {did} {what}: its program ended {how}"
+    return AteError(reason, msg, metadata=metadata, report=GONE)
+
+
+def _ending(exit_code: int | None, output: str) -> tuple[str, dict[str, str]]:
+    """Return how a program ended, for people and as metadata."""
     code = "with an unknown code" if exit_code is None else f"with code {exit_code}"
     said = f"; its last output: {output}" if output else ""
     metadata = {} if exit_code is None else {"exitCode": str(exit_code)}
     if output:
         metadata["lastOutput"] = output
-    msg = f"cannot {did} {what}: its program ended {code}{said}"
-    return AteError(reason, msg, metadata=metadata, report=GONE)
+    return f"{code}{said}", metadata
 
 
 def missing(did: str, what: str) -> AteError:

@@ -139,6 +139,10 @@ class RunscRuntime:
             raise SandboxRuntimeError(Failure.REFUSED, msg)
         return IMAGE_FILES
 
+    def exit_code(self, sandbox_id: str, status: int | None) -> int | None:
+        # The sandbox ends as its program does.
+        return status
+
     async def status(self, sandbox_id: str) -> Status:
         try:
             status = await self._runsc.state(sandbox_id)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from atefail import SYSTEM, effect
 from ateom.slot import Slot
 
 log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ async def keep_short(slots: Iterable[Slot], limit: int) -> None:
             log.exception("logs_not_trimmed")
 
 
+@effect("ateom.output.trim", SYSTEM)
 def trim(path: Path, limit: int) -> None:
     """Cut a log that is longer than the limit to its last quarter of that.
 

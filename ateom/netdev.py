@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from atefail import SYSTEM, failpoint
 from ateom.process import ProcessStartError, ProcessTimeoutError, run
 
 NETNS: Final = Path("/run/netns")
@@ -117,8 +118,9 @@ def find_tool(name: str) -> str | None:
 async def _tool(name: str, *args: str, stdin: str = "") -> bytes:
     path = find_tool(name) or name
     try:
-        done = await run((path, *args), timeout_s=_TIMEOUT_S, stdin=stdin.encode())
-    except (ProcessStartError, ProcessTimeoutError) as exc:
+        async with failpoint("ateom.network.command", SYSTEM):
+            done = await run((path, *args), timeout_s=_TIMEOUT_S, stdin=stdin.encode())
+    except (ProcessStartError, ProcessTimeoutError, OSError) as exc:
         raise NetworkError(str(exc)) from exc
     if done.status != 0:
         first = done.errors.decode(errors="replace").strip().partition("\n")[0]

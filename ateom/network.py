@@ -69,10 +69,6 @@ class Network(Protocol):
         """
         ...
 
-    async def tear_down(self) -> None:
-        """Remove everything of all slots."""
-        ...
-
 
 class NullNetwork:
     """No namespaces: for tests with a fake runtime, which binds to a loopback address itself."""
@@ -90,9 +86,6 @@ class NullNetwork:
         """Nothing to do."""
 
     async def refresh(self, index: int) -> None:
-        """Nothing to do."""
-
-    async def tear_down(self) -> None:
         """Nothing to do."""
 
 
@@ -140,9 +133,6 @@ class HostNetwork:
         except NetworkError as exc:
             log.warning("network_rebuilt", extra={"slot": index, "error": str(exc)})
             await self.set_up(frozenset(range(len(self.places))) - {index})
-
-    async def tear_down(self) -> None:
-        await remove(self._names)
 
     def _made(self, index: int) -> Iterable[str]:
         names = self._names[index]

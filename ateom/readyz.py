@@ -8,6 +8,7 @@ import contextlib
 from dataclasses import dataclass
 from typing import Final
 
+from atefail import SYSTEM, effect
 from ateom.exits import Watch
 
 DEFAULT_PATH: Final = "/readyz"
@@ -80,6 +81,7 @@ async def _until_ready(probe: Probe) -> None:
         pause_s = min(pause_s * _FACTOR, _LAST_PAUSE_S)
 
 
+@effect("ateom.workload.probe", SYSTEM)
 async def _status(probe: Probe) -> int:
     """Return the status of one answer; 0 when it is no HTTP."""
     reader, writer = await asyncio.open_connection(probe.address, probe.port, limit=_MAX_BYTES)

@@ -10,10 +10,11 @@ import enum
 import json
 import logging
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from atefail import SYSTEM, effect
 from ateom.procs import Process
 from ateom.runtime import Processes
 
@@ -64,6 +65,11 @@ class SandboxRecord:
         """Whether it is the sandbox of this activation."""
         return (self.actor_uid, self.epoch) == (actor_uid, epoch)
 
+    def ended(self, exit_code: int | None) -> "SandboxRecord":
+        """Return what is left of it after its program's end; its output is read for that."""
+        output = last_output(self.output, self.output_start)
+        return replace(self, phase=Phase.EXITED, exit_code=exit_code, last_output=output)
+
     @property
     def is_live(self) -> bool:
         """Whether a program lives in it."""
@@ -91,6 +97,7 @@ class SlotFiles:
         """What the runtime says about the slot's sandbox."""
         return self.folder / "runtime.log"
 
+    @effect("ateom.claim.read", SYSTEM)
     def load_claim(self) -> int:
         """Return the highest claim seen; 0 for a new slot.
 
@@ -105,6 +112,7 @@ class SlotFiles:
             msg = f"{self._claim} is damaged: remove it when no control service uses this slot"
             raise ValueError(msg) from exc
 
+    @effect("ateom.claim.write", SYSTEM)
     def save_claim(self, claim: int) -> None:
         """Store a claim; it is durable on return.
 
@@ -133,6 +141,7 @@ class SlotFiles:
         finally:
             os.close(folder)
 
+    @effect("ateom.record.read", SYSTEM)
     def load_sandbox(self) -> SandboxRecord | None:
         """Return the sandbox that a former life recorded; None when it cannot be there."""
         try:
@@ -146,25 +155,33 @@ class SlotFiles:
             log.warning("record_unreadable", extra={"path": str(self._record), "error": str(exc)})
             return None
 
-    def save_sandbox(self, record: SandboxRecord | None) -> None:
-        """Store the sandbox; None: there is none. It survives this process, not the machine."""
-        if record is None:
-            self._record.unlink(missing_ok=True)
-            return
+    @effect("ateom.record.write", SYSTEM)
+    def save_sandbox(self, record: SandboxRecord) -> None:
+        """Store the sandbox. It survives this process, not the machine."""
         temporary = self._record.with_suffix(".tmp")
         saved = {"machine_boot_id": self._boot_id, "sandbox": asdict(record)}
         _write(temporary, json.dumps(saved).encode(), sync=False)
         temporary.replace(self._record)
 
+    @effect("ateom.record.remove", SYSTEM)
+    def remove_sandbox(self) -> None:
+        """Store that there is none."""
+        self._record.unlink(missing_ok=True)
 
-def last_output(path: str, start: int, limit: int = 256) -> str:
-    """Return the last characters that an activation wrote; empty when they cannot be read."""
-    size = 4 * limit
-    with contextlib.suppress(OSError), Path(path).open("rb") as file:
+
+@effect("ateom.output.read", SYSTEM)
+def _read_end(path: str, start: int, size: int) -> bytes:
+    with Path(path).open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         # One that was cut meanwhile has only later output.
         file.seek(max(start if start <= end else 0, end - size))
-        text = file.read(size).decode(errors="replace").strip()
+        return file.read(size)
+
+
+def last_output(path: str, start: int, limit: int = 256) -> str:
+    """Return the last characters that an activation wrote; empty when they cannot be read."""
+    with contextlib.suppress(OSError):
+        text = _read_end(path, start, 4 * limit).decode(errors="replace").strip()
         # It goes into errors and tables: what would move a terminal's cursor is replaced.
         clean = "".join(
             c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text

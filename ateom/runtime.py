@@ -33,6 +33,8 @@ class Failure(enum.Enum):
     EXHAUSTED = "exhausted"
     # Files could not be written: the disk is full.
     NO_SPACE = "no space"
+    # Files or processes of this machine failed in another way: never the sandbox's fault.
+    FAULTY = "faulty"
     # There is no such sandbox.
     MISSING = "missing"
 
@@ -65,7 +67,7 @@ class Processes:
     """The processes of a sandbox.
 
     Attributes:
-        main: Its exit is the program's exit.
+        main: It ends when the program ends; `SandboxRuntime.exit_code` says how that ended.
         helpers: Without any of these the sandbox is lost too.
     """
 
@@ -160,11 +162,26 @@ class SandboxRuntime(Protocol):
     ) -> tuple[str, ...]:
         """Write the checkpoint of a paused sandbox, which stays paused; return the files' names.
 
+        It may be asked again, after a failure and after a success.
+
         Args:
             sandbox_id: The sandbox.
             into: An empty folder.
             phases: Gets the time that it took.
             size_bytes: How much it may write, as `memory_bytes` says: the time-out grows with it.
+        """
+        ...
+
+    def exit_code(self, sandbox_id: str, status: int | None) -> int | None:
+        """Return how the program of a sandbox ended, whose main process has; before `delete`.
+
+        Args:
+            sandbox_id: The sandbox.
+            status: How its main process ended: its code, 128 + n for signal n; None when nobody
+                can tell, because it was no child of this life.
+
+        Returns:
+            The program's, in the same way; None when that cannot be learned.
         """
         ...
 

@@ -6,8 +6,9 @@ says whether it is paused.
 
 import asyncio
 import contextlib
+import functools
 import logging
-import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -15,7 +16,8 @@ from typing import Final
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Report, Sandbox
-from ateom import failures
+from atefail import SYSTEM, failpoint
+from ateom import failures, folders
 from ateom.config import Limits
 from ateom.netdev import NetworkError
 from ateom.network import Network
@@ -70,32 +72,46 @@ class Sandboxes:
         """
         what = named(actor_uid, epoch)
         held = self._require_live(slot, actor_uid, epoch, "checkpoint")
-        self._empty(into, what, failures.UNTOUCHED)
+        folders.make_empty(into, what, self.runtime.image_files())
         try:
             return await self._checkpoint_once(slot, held, into, phases)
         except SandboxRuntimeError as exc:
             log.warning("checkpoint_tried_again", extra={"slot": slot.name, "error": exc.message})
-            if await self._has_died(slot, exc):
-                raise failures.checkpoint_failed(exc, what, Sandbox.GONE) from exc
-        self._empty(into, what, Report(sandbox=_state_of(slot)))
+        folders.clear(into, what, _state_of(slot))
         try:
             return await self._checkpoint_once(slot, held, into, phases)
         except SandboxRuntimeError as exc:
-            await self._has_died(slot, exc)
             raise failures.checkpoint_failed(exc, what, _state_of(slot)) from exc
 
     async def _checkpoint_once(
         self, slot: Slot, held: SandboxRecord, into: Path, phases: Phases
     ) -> tuple[str, ...]:
+        """Try to pause and write.
+
+        Raises:
+            SandboxRuntimeError: It could not, and the sandbox lives.
+            AteError: The sandbox is gone.
+        """
         try:
             await self.runtime.pause(held.sandbox_id, phases)
-        except SandboxRuntimeError:
+        except SandboxRuntimeError as exc:
+            if await self._has_died(slot, exc):
+                # It ran until then: what ended was the program, by itself.
+                raise _ended_before(slot, "checkpoint") from exc
             if not await self._is_running(held):
                 self._note(slot, Phase.PAUSED)
             raise
         self._note(slot, Phase.PAUSED)
         size = self.memory_bytes(slot)
-        return await self.runtime.checkpoint(held.sandbox_id, into, phases, size_bytes=size)
+        try:
+            return await self.runtime.checkpoint(held.sandbox_id, into, phases, size_bytes=size)
+        except SandboxRuntimeError as exc:
+            if await self._has_died(slot, exc):
+                what, ended = named(held.actor_uid, held.epoch), held_by(slot)
+                raise failures.died_under_checkpoint(
+                    exc, what, ended.exit_code, ended.last_output
+                ) from exc
+            raise
 
     async def _is_running(self, held: SandboxRecord) -> bool:
         """Whether the runtime knows that it runs: when in doubt it is paused, which is undone."""
@@ -127,7 +143,7 @@ class Sandboxes:
             await self.runtime.resume(held.sandbox_id, phases)
         except SandboxRuntimeError as exc:
             if await self._has_died(slot, exc):
-                raise failures.missing("resume", named(actor_uid, epoch)) from exc
+                raise _ended_before(slot, "resume") from exc
             msg = f"cannot resume {named(actor_uid, epoch)}: {exc.message}"
             report = Report(sandbox=Sandbox.PAUSED)
             raise AteError(Reason.NODE_UNAVAILABLE, msg, report=report) from exc
@@ -139,9 +155,7 @@ class Sandboxes:
         if held is None or not held.is_of(actor_uid, epoch) or held.phase is Phase.CHANGING:
             raise failures.missing(did, what)
         if held.phase is Phase.EXITED:
-            raise failures.exited(
-                Reason.SANDBOX_EXITED, did, what, held.exit_code, held.last_output
-            )
+            raise _ended_before(slot, did)
         return held
 
     async def delete(self, slot: Slot, actor_uid: str, epoch: int, phases: Phases) -> None:
@@ -153,6 +167,15 @@ class Sandboxes:
         held = slot.sandbox
         if held is not None and held.is_of(actor_uid, epoch):
             await self.remove(slot, phases)
+
+    async def clean(self, slot: Slot) -> None:
+        """End whatever the slot holds and make it ready for the next sandbox.
+
+        Raises:
+            AteError: NODE_UNAVAILABLE: it cannot; the message is why nobody else may have it.
+        """
+        await self.remove(slot)
+        await self.await_network(slot)
 
     async def remove(self, slot: Slot, phases: Phases | None = None) -> None:
         """End whatever the slot holds and prove it gone.
@@ -179,11 +202,18 @@ class Sandboxes:
 
     async def _refresh_quietly(self, slot: Slot) -> bool:
         try:
-            await self.network.refresh(slot.index)
+            await self._make_ready(slot)
         except NetworkError as exc:
             log.warning("network_not_refreshed", extra={"slot": slot.name, "error": str(exc)})
             return False
         return True
+
+    async def _make_ready(self, slot: Slot) -> None:
+        try:
+            async with failpoint("ateom.network.refresh", SYSTEM):
+                await self.network.refresh(slot.index)
+        except OSError as exc:
+            raise NetworkError(str(exc)) from exc
 
     async def await_network(self, slot: Slot) -> None:
         """Wait until the slot's network is ready; make it when that failed before.
@@ -204,10 +234,14 @@ class Sandboxes:
             AteError: NODE_UNAVAILABLE: it cannot be made.
         """
         try:
-            await self.network.refresh(slot.index)
+            await self._make_ready(slot)
         except NetworkError as exc:
             msg = f"cannot make the network of slot {slot.name}: {exc}"
             raise AteError(Reason.NODE_UNAVAILABLE, msg, report=failures.GONE) from exc
+
+    def meaning_of(self, held: SandboxRecord) -> Callable[[int | None], int | None]:
+        """Return what makes a program's exit code of that of its sandbox's main process."""
+        return functools.partial(self.runtime.exit_code, held.sandbox_id)
 
     def memory_bytes(self, slot: Slot) -> int:
         """Return how much a checkpoint of the slot's sandbox may write; 0 without one."""
@@ -228,23 +262,12 @@ class Sandboxes:
             msg = f"cannot write the record of slot {slot.name}: {exc.strerror}"
             raise AteError(Reason.NODE_OUT_OF_RESOURCES, msg, report=report) from exc
 
-    def _empty(self, into: Path, what: str, report: Report) -> None:
-        """Make the folder for a checkpoint; files of an earlier try are not trusted.
 
-        Raises:
-            AteError: NODE_OUT_OF_RESOURCES, or INVALID_ARGUMENT when it holds other files.
-        """
-        try:
-            into.mkdir(parents=True, exist_ok=True, mode=0o700)
-            for name in self.runtime.image_files():
-                (into / name).unlink(missing_ok=True)
-            rest = os.listdir(into)  # noqa: PTH208  # names only
-        except OSError as exc:
-            msg = f"cannot checkpoint {what}: {into}: {exc.strerror}"
-            raise AteError(Reason.NODE_OUT_OF_RESOURCES, msg, report=report) from exc
-        if rest:
-            msg = f"cannot checkpoint {what}: {into} holds other files: {sorted(rest)[:3]}"
-            raise AteError(Reason.INVALID_ARGUMENT, msg, report=report)
+def _ended_before(slot: Slot, did: str) -> AteError:
+    """Return that the sandbox which a slot still holds has ended by itself."""
+    held = held_by(slot)
+    what = named(held.actor_uid, held.epoch)
+    return failures.exited(Reason.SANDBOX_EXITED, did, what, held.exit_code, held.last_output)
 
 
 def _state_of(slot: Slot) -> Sandbox:

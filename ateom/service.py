@@ -9,6 +9,7 @@ import grpc
 
 from ateerrors.errors import AteError, FieldViolation, invalid_argument
 from ateerrors.reason import Reason
+from atefail import failpoint, serves
 from atenode.paths import component
 from ateom import failures
 from ateom.phases import Phases
@@ -34,6 +35,7 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 _Start = ateom_pb2.RunWorkloadRequest | ateom_pb2.RestoreWorkloadRequest
 
 
+@serves("ateom.serve")
 class AteomService(ateom_pb2_grpc.AteomServicer):
     """Serves the slots of this process."""
 
@@ -111,7 +113,7 @@ class AteomService(ateom_pb2_grpc.AteomServicer):
         slot, fence = self._target(request)
 
         async def work() -> None:
-            await self._sandboxes.remove(slot)
+            await self._sandboxes.clean(slot)
 
         await slot.command(("reset",), fence, work, supersedes=True)
         return ateom_pb2.ResetSlotResponse()
@@ -128,7 +130,9 @@ class AteomService(ateom_pb2_grpc.AteomServicer):
         try:
             while not self._slots.is_closed:
                 changed.clear()
-                yield self._list()
+                async with failpoint("ateom.watch.look"):
+                    listed = self._list()
+                yield listed
                 await changed.wait()
         finally:
             self._slots.unsubscribe(changed)

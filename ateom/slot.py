@@ -7,7 +7,7 @@ joins it.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Hashable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from ateerrors.errors import AteError
@@ -15,7 +15,7 @@ from ateerrors.reason import Reason
 from ateom.exits import Watch
 from ateom.failures import UNTOUCHED
 from ateom.network import Place
-from ateom.record import Phase, SandboxRecord, SlotFiles, last_output
+from ateom.record import SandboxRecord, SlotFiles
 from ateom.runtime import Processes
 
 log = logging.getLogger(__name__)
@@ -214,16 +214,24 @@ class Slot:
         A full disk must not keep anyone from undoing what filled it.
         """
         try:
-            self.files.save_sandbox(record)
+            if record is None:
+                self.files.remove_sandbox()
+            else:
+                self.files.save_sandbox(record)
         except OSError as exc:
             log.warning("record_not_written", extra={"slot": self.name, "error": str(exc)})
         self.sandbox = record
         self._on_change()
 
-    def attend(self, processes: Processes) -> Watch:
-        """Watch the processes of the sandbox from now on; the exit of a live one is noted."""
+    def attend(self, processes: Processes, meaning: Callable[[int | None], int | None]) -> Watch:
+        """Watch the processes of the sandbox from now on; the exit of a live one is noted.
+
+        Args:
+            processes: They.
+            meaning: Makes the program's exit code of that of the main process.
+        """
         self.unattend()
-        watch = Watch(processes.main)
+        watch = Watch(processes.main, meaning)
         self.watch = watch
         self._helpers = [Watch(helper) for helper in processes.helpers]
         watch.exited.add_done_callback(lambda future: self._on_exit(watch, future))
@@ -242,12 +250,11 @@ class Slot:
         if exited.cancelled() or self.watch is not watch or record is None or not record.is_live:
             return
         code = exited.result()
-        output = last_output(record.output, record.output_start)
         log.info(
             "sandbox_exited",
             extra={"slot": self.name, "actor": record.actor_uid, "exit_code": code},
         )
-        self.note(replace(record, phase=Phase.EXITED, exit_code=code, last_output=output))
+        self.note(record.ended(code))
 
     def _on_helper_exit(self, watch: Watch) -> None:
         """End a sandbox that lost a helper: it cannot be saved any more and may hang for ever.

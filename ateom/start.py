@@ -14,6 +14,7 @@ from types import TracebackType
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Report
+from atefail import SYSTEM, failpoint
 from atenode.paths import container_id
 from ateom import failures, readyz
 from ateom.bundle import place_bundle
@@ -135,7 +136,7 @@ class Starts:
         await self.sandboxes.await_network(slot)
         place_bundle(activation.bundle, slot.place)
         self._require_files(activation, failures.UNTOUCHED)
-        slot.files.runtime_log.unlink(missing_ok=True)
+        _begin_log(slot)
         record = SandboxRecord(
             activation.actor_uid,
             activation.epoch,
@@ -170,7 +171,7 @@ class Starts:
             processes = await self._restore(slot, activation, launch, activation.image, phases)
         started = replace(held_by(slot), processes=processes)
         self.sandboxes.hold(slot, started, report=failures.GONE)
-        return slot.attend(processes)
+        return slot.attend(processes, self.sandboxes.meaning_of(started))
 
     async def _restore(
         self, slot: Slot, activation: Activation, launch: Launch, image: Path, phases: Phases
@@ -209,6 +210,20 @@ class Starts:
             await asyncio.wait((watch.exited,), timeout=limits.settle_s)
         if watch.is_over:
             raise ExitedError(watch.exited.result())
+
+
+def _begin_log(slot: Slot) -> None:
+    """Remove what the runtime said about the slot's sandbox before this one.
+
+    Raises:
+        AteError: NODE_UNAVAILABLE: it cannot be removed.
+    """
+    try:
+        with failpoint("ateom.log.begin", SYSTEM):
+            slot.files.runtime_log.unlink(missing_ok=True)
+    except OSError as exc:
+        msg = f"cannot remove {slot.files.runtime_log}: {exc.strerror}"
+        raise AteError(Reason.NODE_UNAVAILABLE, msg, report=failures.UNTOUCHED) from exc
 
 
 def _explained(

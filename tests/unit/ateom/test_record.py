@@ -35,8 +35,8 @@ def test_no_sandbox_is_read_back_as_none(tmp_path: Path) -> None:
     files = SlotFiles(tmp_path, "boot")
     assert files.load_sandbox() is None
     files.save_sandbox(RECORD)
-    files.save_sandbox(None)
-    files.save_sandbox(None)
+    files.remove_sandbox()
+    files.remove_sandbox()
     assert files.load_sandbox() is None
 
 
