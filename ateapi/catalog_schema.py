@@ -71,7 +71,7 @@ def parse(raw: Mapping[str, object]) -> Document:
 
 
 def filled(kind: str, spec: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a spec that an older version may have stored, with the defaults that there are now."""
+    """Return a spec that an older version may have stored, with the defaults of today."""
     return _object(_filled(_SCHEMAS[kind], spec, _SCHEMAS[kind]))
 
 

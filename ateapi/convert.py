@@ -8,9 +8,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from ateapi.lifecycle import Verb
 from ateapi.store.rows import (
+    ActorRef,
     ActorRow,
     AtespaceRow,
     CrashRow,
+    EventRow,
     OperationRow,
     ResourceRow,
     SnapshotKind,
@@ -21,6 +23,8 @@ from ateapi.store.rows import (
 from atepb import ateapi_pb2 as pb
 
 _SILENT: Final = "its node is silent"
+# The field of an event that has a place of its own in the message.
+_ELAPSED: Final = "elapsedMs"
 
 _STATES: Final["Mapping[WorkerStatus, pb.Worker.State.ValueType]"] = {
     WorkerStatus.FREE: pb.Worker.STATE_FREE,
@@ -35,6 +39,7 @@ def actor(
     operation: OperationRow | None = None,
     *,
     node_name: str = "",
+    upload_pending: bool = False,
 ) -> pb.Actor:
     """Return the message of an actor.
 
@@ -43,6 +48,7 @@ def actor(
         worker: The worker that the row points at.
         operation: The operation that owns the actor.
         node_name: Of the node that has its LOCAL snapshot.
+        upload_pending: It is PAUSED only until its snapshot can be uploaded.
     """
     message = pb.Actor(
         actor_id=row.ref.name,
@@ -54,6 +60,7 @@ def actor(
         status=cast("pb.Actor.Status.ValueType", int(row.status)),
         uid=row.uid,
         epoch=row.epoch,
+        upload_pending=upload_pending,
     )
     _set_time(message.create_time, row.created_ms)
     _set_time(message.update_time, row.updated_ms)
@@ -68,12 +75,14 @@ def actor(
         if operation.verb is not Verb.RESUME:
             message.in_progress_snapshot = operation.destination
     if row.crash is not None:
-        message.crash.CopyFrom(crash(row.crash))
+        message.crash.CopyFrom(crash(row, row.crash))
     return message
 
 
-def crash(row: CrashRow) -> pb.CrashRecord:
-    """Return the message of a crash record."""
+def crash(of: ActorRow, row: CrashRow) -> pb.CrashRecord:
+    """Return the message of an actor's crash record."""
+    damaged = of.snapshot is not None and of.snapshot.bad
+    on_node = of.snapshot is not None and of.snapshot.kind is SnapshotKind.LOCAL
     message = pb.CrashRecord(
         reason=row.reason.value,
         message=row.message,
@@ -85,10 +94,55 @@ def crash(row: CrashRow) -> pb.CrashRecord:
         epoch=row.epoch,
         last_output=row.last_output,
         last_good_snapshot=row.last_good_snapshot,
+        salvage_snapshot=row.salvage_snapshot,
+        node_id=row.node_id,
+        crashes_in_a_row=row.crashes_in_a_row,
+        next_command=next_command(of.ref, damaged_files=damaged and on_node),
     )
     _set_time(message.time, row.time_ms)
     if row.exit_code is not None:
         message.exit_code = row.exit_code
+    return message
+
+
+def next_command(ref: ActorRef, *, damaged_files: bool) -> str:
+    """Return what to type after a crash, a command a line.
+
+    Revert is what helps whatever is left: salvage, an older snapshot, or nothing at all; then the
+    actor boots from its image. It gives up a damaged snapshot that is on a node only, so the files
+    of one are fetched first.
+    """
+    of = f"{ref.name} -a {ref.atespace}"
+    dump = [f"ate dump actor {of} --to {ref.name}.tar"] if damaged_files else []
+    return "\n".join([*dump, f"ate revert actor {of} --resume"])
+
+
+def event(row: EventRow) -> pb.Event:
+    """Return the message of an event."""
+    message = pb.Event(
+        revision=row.revision,
+        atespace=row.ref.atespace,
+        actor=row.ref.name,
+        actor_uid=row.actor_uid,
+        what=row.what,
+        status=cast("pb.Actor.Status.ValueType", int(row.status or 0)),
+        operation_id=row.operation_id,
+        epoch=row.epoch,
+        reason=row.reason,
+        message=row.message,
+        fields={key: value for key, value in row.fields.items() if key != _ELAPSED},
+    )
+    _set_time(message.time, row.time_ms)
+    elapsed = row.fields.get(_ELAPSED, "")
+    if elapsed.isdecimal():
+        message.elapsed_ms = int(elapsed)
+    return message
+
+
+def snapshot(row: SnapshotRow, *, node_name: str = "") -> pb.SnapshotInfo:
+    """Return the message of a snapshot; `node_name` is that of the node of a LOCAL one."""
+    message = pb.SnapshotInfo()
+    _set_snapshot(message, row, node_name)
     return message
 
 
@@ -189,6 +243,8 @@ def _set_snapshot(message: pb.SnapshotInfo, row: SnapshotRow, node_name: str) ->
     message.manifest_digest = row.digest
     message.size_bytes = row.size_bytes
     message.epoch = row.epoch
+    message.bad = row.bad
+    message.salvage = row.salvage
     _set_time(message.create_time, row.created_ms)
 
 

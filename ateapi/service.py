@@ -1,14 +1,18 @@
 """The servicers of actors, atespaces and workers: validate, call, convert; no decision is here."""
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
 from typing import Final, Protocol
 
 import grpc
 
-from ateapi import convert, validate
-from ateapi.store.rows import ActorRef, ActorRow, OperationRow, SnapshotKind, WorkerRow
+from ateapi import convert, timeline, validate
+from ateapi.dump import Dumps, Nodes
+from ateapi.lifecycle import FailurePolicy
+from ateapi.store.rows import ActorRef, ActorRow, WorkerRow
 from ateapi.store.store import Store
+from ateapi.views import Views
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
@@ -17,9 +21,6 @@ from aterpc import log
 
 # Full names, as reflection says them.
 _NAMES: Final = ("ateapi.ActorService", "ateapi.Control", "ateapi.SessionIdentity")
-
-# Beyond this many, one read of all workers costs less than a read for each.
-_FEW: Final = 16
 
 
 class Outcome(Protocol):
@@ -41,6 +42,20 @@ class Outcome(Protocol):
         ...
 
 
+class Reversion(Outcome, Protocol):
+    """What the caller of a revert gets."""
+
+    @property
+    def snapshot_id(self) -> str:
+        """Where the actor is now; empty: it has no snapshot."""
+        ...
+
+    @property
+    def skipped(self) -> Sequence[tuple[str, Reason, str]]:
+        """(snapshot id, reason, message) of those that were tried before."""
+        ...
+
+
 class Operations(Protocol):
     """What carries out the verbs; its errors are AteErrors."""
 
@@ -48,12 +63,18 @@ class Operations(Protocol):
         """Bring an actor to RUNNING."""
         ...
 
-    async def suspend(self, ref: ActorRef) -> Outcome:
+    async def suspend(self, ref: ActorRef, *, on_failure: FailurePolicy | None) -> Outcome:
         """Bring an actor to SUSPENDED."""
         ...
 
-    async def pause(self, ref: ActorRef) -> Outcome:
+    async def pause(self, ref: ActorRef, *, on_failure: FailurePolicy | None) -> Outcome:
         """Bring an actor to PAUSED."""
+        ...
+
+    async def revert(
+        self, ref: ActorRef, *, snapshot_id: str, resume: bool, any_state: bool
+    ) -> Reversion:
+        """Bring an actor back to one of its snapshots."""
         ...
 
     async def delete(self, ref: ActorRef, *, any_state: bool) -> object:
@@ -65,6 +86,7 @@ def register(
     server: grpc.aio.Server,
     store: Store,
     operations: Operations,
+    nodes: Nodes,
     *,
     is_silent: Callable[[str], bool] = lambda _node_id: False,
 ) -> tuple[str, ...]:
@@ -74,13 +96,14 @@ def register(
         server: Where to.
         store: What is read, and what is written without an operation.
         operations: What carries out the verbs.
+        nodes: Who is asked for the files of a dump.
         is_silent: Whether the node of this id has not been heard of for too long.
     """
     rpc.add_ActorServiceServicer_to_server(
-        ActorServicer(store, operations, is_silent=is_silent), server
+        ActorServicer(store, operations, nodes, is_silent=is_silent), server
     )
     rpc.add_ControlServicer_to_server(
-        ControlServicer(store, operations, is_silent=is_silent), server
+        ControlServicer(store, operations, nodes, is_silent=is_silent), server
     )
     rpc.add_SessionIdentityServicer_to_server(SessionIdentityServicer(), server)
     return _NAMES
@@ -90,17 +113,22 @@ class ActorServicer(rpc.ActorServiceServicer):
     """`ateapi.ActorService`."""
 
     def __init__(
-        self, store: Store, operations: Operations, *, is_silent: Callable[[str], bool]
+        self,
+        store: Store,
+        operations: Operations,
+        nodes: Nodes,
+        *,
+        is_silent: Callable[[str], bool],
     ) -> None:
         self._store = store
         self._operations = operations
         self._is_silent = is_silent
-        # {node id: name}; a node keeps its name for as long as it is registered.
-        self._node_names: dict[str, str] = {}
+        self._views = Views(store)
+        self._dumps = Dumps(store, self._views, nodes, is_silent)
 
     async def GetActor(self, request: pb.GetActorRequest, context: object) -> pb.GetActorResponse:
         row = await self._store.actor(_ref(request.actor_ref))
-        return pb.GetActorResponse(actor=(await self._messages([row]))[0])
+        return pb.GetActorResponse(actor=(await self._views.actors([row]))[0])
 
     async def CreateActor(
         self, request: pb.CreateActorRequest, context: object
@@ -122,27 +150,29 @@ class ActorServicer(rpc.ActorServiceServicer):
         ref, selector = validate.update_actor(request)
         log.add(actor=ref.name, atespace=ref.atespace)
         row = await self._store.update_actor(ref, selector)
-        return pb.UpdateActorResponse(actor=(await self._messages([row]))[0])
+        return pb.UpdateActorResponse(actor=(await self._views.actors([row]))[0])
 
     async def ResumeActor(
         self, request: pb.ResumeActorRequest, context: object
     ) -> pb.ResumeActorResponse:
         outcome = await self._operations.resume(_ref(request.actor_ref), boot=request.boot)
-        actor = await self._resting(outcome)
+        actor = await self._views.resting(outcome.actor, outcome.worker)
         return pb.ResumeActorResponse(actor=actor, phases=outcome.phases)
 
     async def SuspendActor(
         self, request: pb.SuspendActorRequest, context: object
     ) -> pb.SuspendActorResponse:
-        outcome = await self._operations.suspend(_ref(request.actor_ref))
-        actor = await self._resting(outcome)
+        ref, on_failure = _ref(request.actor_ref), validate.on_failure(request)
+        outcome = await self._operations.suspend(ref, on_failure=on_failure)
+        actor = await self._views.resting(outcome.actor, outcome.worker)
         return pb.SuspendActorResponse(actor=actor, phases=outcome.phases)
 
     async def PauseActor(
         self, request: pb.PauseActorRequest, context: object
     ) -> pb.PauseActorResponse:
-        outcome = await self._operations.pause(_ref(request.actor_ref))
-        actor = await self._resting(outcome)
+        ref, on_failure = _ref(request.actor_ref), validate.on_failure(request)
+        outcome = await self._operations.pause(ref, on_failure=on_failure)
+        actor = await self._views.resting(outcome.actor, outcome.worker)
         return pb.PauseActorResponse(actor=actor, phases=outcome.phases)
 
     async def DeleteActor(
@@ -150,6 +180,45 @@ class ActorServicer(rpc.ActorServiceServicer):
     ) -> pb.DeleteActorResponse:
         await self._operations.delete(_ref(request.actor_ref), any_state=request.any_state)
         return pb.DeleteActorResponse()
+
+    async def RevertActor(
+        self, request: pb.RevertActorRequest, context: object
+    ) -> pb.RevertActorResponse:
+        reversion = await self._operations.revert(
+            _ref(request.actor_ref),
+            snapshot_id=request.snapshot_id,
+            resume=request.resume,
+            any_state=request.any_state,
+        )
+        return pb.RevertActorResponse(
+            actor=await self._views.resting(reversion.actor, reversion.worker),
+            snapshot_id=reversion.snapshot_id,
+            skipped=[
+                pb.SkippedSnapshot(snapshot_id=snapshot_id, reason=reason, message=message)
+                for snapshot_id, reason, message in reversion.skipped
+            ],
+            phases=reversion.phases,
+        )
+
+    async def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: object
+    ) -> pb.ListSnapshotsResponse:
+        row = await self._store.actor(_ref(request.actor_ref))
+        return pb.ListSnapshotsResponse(snapshots=await self._views.snapshots(row.uid))
+
+    async def ListEvents(
+        self, request: pb.ListEventsRequest, context: object
+    ) -> pb.ListEventsResponse:
+        log.add(actor=request.actor, atespace=request.atespace)
+        return await timeline.page(self._store, request)
+
+    async def DumpActor(
+        self, request: pb.DumpActorRequest, context: object
+    ) -> AsyncIterator[pb.DumpActorResponse]:
+        row = await self._store.actor(_ref(request.actor_ref))
+        async with aclosing(self._dumps.of(row)) as parts:
+            async for part in parts:
+                yield part
 
     async def ListActors(
         self, request: pb.ListActorsRequest, context: object
@@ -159,7 +228,7 @@ class ActorServicer(rpc.ActorServiceServicer):
         rows, token = await self._store.list_actors(
             request.atespace, page_size, request.page_token
         )
-        return pb.ListActorsResponse(actors=await self._messages(rows), next_page_token=token)
+        return pb.ListActorsResponse(actors=await self._views.actors(rows), next_page_token=token)
 
     async def ListWorkers(
         self, request: pb.ListWorkersRequest, context: object
@@ -200,47 +269,6 @@ class ActorServicer(rpc.ActorServiceServicer):
     ) -> pb.DebugClearResponse:
         raise _unimplemented("DebugClear")
 
-    async def _resting(self, outcome: Outcome) -> pb.Actor:
-        row = outcome.actor
-        # Not awaited without need: this is the path of every activation.
-        local = row.snapshot is not None and row.snapshot.kind is SnapshotKind.LOCAL
-        names = await self._names([row]) if local else self._node_names
-        return _message(row, outcome.worker, None, names)
-
-    async def _messages(self, rows: Sequence[ActorRow]) -> list[pb.Actor]:
-        """Return actors in any status, with their workers and operations."""
-        workers = await self._workers({row.worker_uid for row in rows if row.worker_uid})
-        operations = await self._open(rows)
-        names = await self._names(rows)
-        return [
-            _message(row, workers.get(row.uid), operations.get(row.uid), names) for row in rows
-        ]
-
-    async def _workers(self, uids: set[str]) -> dict[str, WorkerRow]:
-        """Return workers by the uid of their actor.
-
-        By that and not by their own: since the actor was read its worker may have become
-        another's, whose address it must not be given.
-        """
-        if len(uids) > _FEW:
-            rows = [row for row, _ in await self._store.workers()]
-        else:
-            rows = [row for uid in uids if (row := await self._store.worker(uid)) is not None]
-        return {row.actor_uid: row for row in rows if row.actor_uid and row.uid in uids}
-
-    async def _open(self, rows: Iterable[ActorRow]) -> dict[str, OperationRow]:
-        """Return the operations that own the actors, by uid of the actor."""
-        if not any(row.status.transitional for row in rows):
-            return {}
-        return {operation.actor_uid: operation for operation in await self._store.operations()}
-
-    async def _names(self, rows: Iterable[ActorRow]) -> dict[str, str]:
-        """Return the names of nodes, of those with snapshots of these actors at least."""
-        wanted = {row.snapshot.node_id for row in rows if row.snapshot is not None} - {""}
-        if not wanted <= self._node_names.keys():
-            self._node_names = {row.node_id: row.name for row in await self._store.nodes()}
-        return self._node_names
-
 
 class ControlServicer(ActorServicer, rpc.ControlServicer):
     """`ateapi.Control`: the same, with the one code that the reference's clients expect else."""
@@ -276,16 +304,6 @@ def _ref(message: pb.ActorRef) -> ActorRef:
     ref = validate.actor_ref(message)
     log.add(actor=ref.name, atespace=ref.atespace)
     return ref
-
-
-def _message(
-    row: ActorRow,
-    worker: WorkerRow | None,
-    operation: OperationRow | None,
-    node_names: dict[str, str],
-) -> pb.Actor:
-    node_id = row.snapshot.node_id if row.snapshot is not None else ""
-    return convert.actor(row, worker, operation, node_name=node_names.get(node_id, ""))
 
 
 def _unimplemented(method: str) -> AteError:

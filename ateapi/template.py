@@ -8,8 +8,8 @@ from ateapi.lifecycle import CrashPolicy, FailurePolicy
 from ateapi.store.rows import ResourceRow
 from atepb import atelet_pb2 as pb
 
-# What a document says, {word: policy}; the first is the default, also of a template that was stored
-# before there were policies.
+# {word of a document: policy}; the first is the default, also of a template that was stored before
+# there were policies.
 FAILURE_POLICIES: Final = {
     "Crash": FailurePolicy.CRASH,
     "KeepRunning": FailurePolicy.KEEP_RUNNING,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ateapi import names
+from ateapi.lifecycle import FailurePolicy
 from ateapi.store.rows import ActorRef
 from ateerrors.errors import FieldViolation, invalid_argument
 from atepb import ateapi_pb2 as pb
@@ -14,6 +15,12 @@ Path = tuple[str | int, ...]
 MAX_PAGE_SIZE: Final = 1000
 MAX_SELECTOR_LABELS: Final = 10
 
+_FAILURE_POLICIES: Final["Mapping[int, FailurePolicy | None]"] = {
+    pb.FAILURE_POLICY_UNSPECIFIED: None,
+    pb.FAILURE_POLICY_CRASH: FailurePolicy.CRASH,
+    pb.FAILURE_POLICY_KEEP_RUNNING: FailurePolicy.KEEP_RUNNING,
+    pb.FAILURE_POLICY_PAUSE: FailurePolicy.PAUSE,
+}
 _is_label: Final = names.DNS_LABEL.fullmatch
 
 
@@ -88,16 +95,42 @@ def list_actors(request: pb.ListActorsRequest) -> int:
     Raises:
         AteError: INVALID_ARGUMENT.
     """
-    violations = []
-    if not 0 <= request.page_size <= MAX_PAGE_SIZE:
-        violations.append(
-            FieldViolation("page_size", f"must be 0 to {MAX_PAGE_SIZE}, is {request.page_size}")
-        )
-    if request.atespace:
-        violations += _violation("atespace", request.atespace, names.dns_label)
+    violations = _page_violations(request)
     if violations:
         raise invalid_argument(violations)
     return request.page_size or MAX_PAGE_SIZE
+
+
+def list_events(request: pb.ListEventsRequest) -> int:
+    """Return the page size that is meant: 0 is the most.
+
+    Raises:
+        AteError: INVALID_ARGUMENT.
+    """
+    violations = _page_violations(request)
+    if request.actor:
+        violations += _violation("actor", request.actor, names.dns_label)
+        if not request.atespace:
+            what = "is required with an actor: its name is one only in its atespace"
+            violations.append(FieldViolation("atespace", what))
+    if violations:
+        raise invalid_argument(violations)
+    return request.page_size or MAX_PAGE_SIZE
+
+
+def on_failure(
+    request: pb.SuspendActorRequest | pb.PauseActorRequest,
+) -> FailurePolicy | None:
+    """Return what a caller wants when its actor cannot be saved; None: what the template says.
+
+    Raises:
+        AteError: INVALID_ARGUMENT.
+    """
+    if request.on_failure in _FAILURE_POLICIES:
+        return _FAILURE_POLICIES[request.on_failure]
+    allowed = ", ".join(pb.FailurePolicy.keys())
+    what = f"must be one of {allowed}; is {request.on_failure}"
+    raise invalid_argument([FieldViolation("on_failure", what)])
 
 
 def path_text(path: Path) -> str:
@@ -121,6 +154,18 @@ def label_violations(field: Path, labels: Mapping[str, str]) -> list[FieldViolat
         for problem in (names.label_key(key), names.label_value(value))
         if problem
     ]
+
+
+def _page_violations(
+    request: pb.ListActorsRequest | pb.ListEventsRequest,
+) -> list[FieldViolation]:
+    violations = []
+    if not 0 <= request.page_size <= MAX_PAGE_SIZE:
+        what = f"must be 0 to {MAX_PAGE_SIZE}, is {request.page_size}"
+        violations.append(FieldViolation("page_size", what))
+    if request.atespace:
+        violations += _violation("atespace", request.atespace, names.dns_label)
+    return violations
 
 
 def _selector_violations(labels: Mapping[str, str]) -> list[FieldViolation]:

@@ -1,7 +1,7 @@
 """Channels to other services, and calls whose errors are AteErrors."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Final, Protocol, TypeVar
 
 import grpc
@@ -104,7 +104,7 @@ async def call(
 
 async def stream(
     method: StreamMethod[RequestT, ResponseT], request: RequestT, *, timeout_s: float | None
-) -> AsyncIterator[ResponseT]:
+) -> AsyncGenerator[ResponseT, None]:
     """Make a call that is answered with a stream; closing the iterator ends the call.
 
     Raises:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +13,14 @@ import pytest
 
 from ateapi import service
 from ateapi.catalog import Catalog
-from ateapi.lifecycle import Status, Verb
+from ateapi.lifecycle import FailurePolicy, Status, Verb
+from ateapi.node_client import NodeClients
 from ateapi.store import rows
 from ateapi.store.rows import ActorRef, ActorRow, SnapshotKind, SnapshotRow, WorkerRow
 from ateapi.store.store import Store
 from ateerrors import wire
 from ateerrors.errors import AteError
+from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
 from aterpc import channels
@@ -38,17 +40,31 @@ class Outcome:
 
 
 @dataclass
+class Reversion(Outcome):
+    """Outcome of a revert."""
+
+    snapshot_id: str = ""
+    skipped: Sequence[tuple[str, Reason, str]] = ()
+
+
+@dataclass
 class InstantOperations:
     """Operations whose node calls succeed at once.
 
     Attributes:
         failure: What the next verb fails with, before it does anything.
         booted: What `boot` was at the last resume.
+        policies: What `on_failure` was of each suspend and pause.
+        reverts: Arguments of each revert.
+        skipped: What the next revert says that it passed over.
     """
 
     store: Store
     failure: AteError | None = None
     booted: bool = False
+    policies: list[FailurePolicy | None] = field(default_factory=list)
+    reverts: list[tuple[str, bool, bool]] = field(default_factory=list)
+    skipped: list[tuple[str, Reason, str]] = field(default_factory=list)
 
     async def resume(self, ref: ActorRef, *, boot: bool) -> Outcome:
         self.booted = boot
@@ -58,17 +74,35 @@ class InstantOperations:
         actor = await self.finish(begun, Status.RUNNING, rows.WorkerFate.KEEP)
         return Outcome(actor, begun.worker)
 
-    async def suspend(self, ref: ActorRef) -> Outcome:
+    async def suspend(self, ref: ActorRef, *, on_failure: FailurePolicy | None = None) -> Outcome:
+        self.policies.append(on_failure)
         begun = await self.begin(ref, Verb.SUSPEND)
         if isinstance(begun, Outcome):
             return begun
         return Outcome(await self.finish(begun, Status.SUSPENDED, rows.WorkerFate.FREE))
 
-    async def pause(self, ref: ActorRef) -> Outcome:
+    async def pause(self, ref: ActorRef, *, on_failure: FailurePolicy | None = None) -> Outcome:
+        self.policies.append(on_failure)
         begun = await self.begin(ref, Verb.PAUSE)
         if isinstance(begun, Outcome):
             return begun
         return Outcome(await self.finish(begun, Status.PAUSED, rows.WorkerFate.FREE))
+
+    async def revert(
+        self, ref: ActorRef, *, snapshot_id: str, resume: bool, any_state: bool
+    ) -> Reversion:
+        self.check()
+        self.reverts.append((snapshot_id, resume, any_state))
+        actor = await self.store.actor(ref)
+        target = snapshot_id or (actor.crash.last_good_snapshot if actor.crash else "")
+        done = await self.store.revert(
+            rows.Revert(ref, actor.version, target, any_state=any_state)
+        )
+        assert isinstance(done, rows.Reverted)
+        outcome = await self.resume(ref, boot=False) if resume else Outcome(done.actor, phases=())
+        return Reversion(
+            outcome.actor, outcome.worker, outcome.phases, target, tuple(self.skipped)
+        )
 
     async def delete(self, ref: ActorRef, *, any_state: bool) -> None:
         self.check()
@@ -126,10 +160,16 @@ class Api:
         self.store = store
         self.operations = InstantOperations(store)
         self.silent: set[str] = set()
+        self.node_channels = channels.Channels()
+        self.nodes = NodeClients(self.node_channels)
         self.changes = 0
         self.server = Server()
         names = service.register(
-            self.server.grpc, store, self.operations, is_silent=self.silent.__contains__
+            self.server.grpc,
+            store,
+            self.operations,
+            self.nodes,
+            is_silent=self.silent.__contains__,
         )
         rpc.add_CatalogServicer_to_server(Catalog(store, self._changed), self.server.grpc)
         self.server.reflect((*names, "ateapi.Catalog"))
@@ -167,6 +207,13 @@ class Api:
             await self.store.create_atespace(atespace)
         response = await self.actors.CreateActor(create_request(atespace, name), timeout=5)
         return response.actor
+
+    async def crash(
+        self, record: rows.CrashRow, atespace: str = "team-a", name: str = "bob"
+    ) -> None:
+        """Make a RUNNING actor CRASHED."""
+        row = await self.store.actor(ActorRef(atespace, name))
+        assert await self.store.crash(row.uid, row.epoch, record)
 
     async def add_workers(self, count: int) -> None:
         """Let a node report free workers."""
@@ -223,6 +270,7 @@ async def served(folder: Path, store: Store) -> AsyncIterator[Api]:
     finally:
         await it.channel.close()
         await it.server.stop(0)
+        await it.node_channels.close()
         await store.close()
     while left := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(left, timeout=5)

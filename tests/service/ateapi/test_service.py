@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 import pytest
 
-from ateapi.lifecycle import Verb
+from ateapi.lifecycle import FailurePolicy, Verb
 from ateapi.store import rows
 from ateapi.store.rows import ActorRef
 from ateapi.store.store import Store
@@ -122,13 +122,18 @@ async def test_create_names_all_bad_fields(api: Api) -> None:
         ("SuspendActor", pb.SuspendActorRequest),
         ("PauseActor", pb.PauseActorRequest),
         ("DeleteActor", pb.DeleteActorRequest),
+        ("RevertActor", pb.RevertActorRequest),
+        ("ListSnapshots", pb.ListSnapshotsRequest),
     ],
 )
 async def test_every_method_refuses_bad_names_and_misses_unknown_actors(
     api: Api, method: str, request_type: Any
 ) -> None:
     for stub in (api.actors, api.control):
-        call = getattr(stub, method)
+        # What the reference system does not have is in our service only.
+        call = getattr(stub, method, None)
+        if call is None:
+            continue
         error = await api.refused(call, request_type(actor_ref=ref("Team", "a/b")))
         assert told(error) == (CODE.INVALID_ARGUMENT, Reason.INVALID_ARGUMENT)
         assert [violation.field for violation in error.violations] == [
@@ -253,6 +258,92 @@ async def test_a_crashed_actor_tells_why_and_can_be_deleted(api: Api) -> None:
 
     await api.actors.DeleteActor(pb.DeleteActorRequest(actor_ref=ref()), timeout=5)
     assert await statuses(api) == {}
+
+
+async def test_a_crashed_actor_says_what_is_allowed_and_what_is_left(api: Api) -> None:
+    await api.create()
+    await api.add_workers(1)
+    bob = ActorRef("team-a", "bob")
+    await api.operations.resume(bob, boot=False)
+    saved = (await api.operations.suspend(bob)).actor.snapshot
+    assert saved is not None
+    await api.operations.resume(bob, boot=False)
+    await api.crash(rows.CrashRow(Reason.SANDBOX_EXITED, "exited with 137", exit_code=137))
+
+    for verb in ("ResumeActor", "SuspendActor", "PauseActor"):
+        request = getattr(pb, f"{verb}Request")(actor_ref=ref())
+        for stub in (api.actors, api.control):
+            error = await api.refused(getattr(stub, verb), request)
+            assert told(error) == (CODE.FAILED_PRECONDITION, Reason.ACTOR_CRASHED)
+            assert "allowed: revert, delete" in error.message
+            assert error.metadata == {
+                "atespace": "team-a",
+                "actor": "bob",
+                "actorStatus": "STATUS_CRASHED",
+                "crashReason": "SANDBOX_EXITED",
+                "lastGoodSnapshot": saved.snapshot_id,
+            }
+    # These work on it.
+    update = pb.UpdateActorRequest(
+        actor_ref=ref(), worker_selector=pb.Selector(match_labels={"disk": "ssd"})
+    )
+    assert (await api.actors.UpdateActor(update, timeout=5)).actor.HasField("crash")
+    assert await statuses(api) == {"team-a/bob": pb.Actor.STATUS_CRASHED}
+
+
+async def test_a_revert_goes_back_and_says_where_to(api: Api) -> None:
+    await api.create()
+    await api.add_workers(2)
+    bob = ActorRef("team-a", "bob")
+    await api.operations.resume(bob, boot=False)
+    saved = (await api.operations.suspend(bob)).actor.snapshot
+    assert saved is not None
+    await api.operations.resume(bob, boot=False)
+    await api.crash(rows.CrashRow(Reason.SANDBOX_EXITED, "exited with 137"))
+    api.operations.skipped = [("s9", Reason.SNAPSHOT_CORRUPT, "bad digest")]
+
+    request = pb.RevertActorRequest(actor_ref=ref())
+    reverted = await api.actors.RevertActor(request, timeout=5)
+    assert reverted.actor.status == pb.Actor.STATUS_SUSPENDED
+    assert not reverted.actor.HasField("crash")
+    assert reverted.snapshot_id == saved.snapshot_id
+    assert list(reverted.skipped) == [
+        pb.SkippedSnapshot(snapshot_id="s9", reason="SNAPSHOT_CORRUPT", message="bad digest")
+    ]
+    assert not reverted.phases
+
+    request = pb.RevertActorRequest(
+        actor_ref=ref(), snapshot_id=saved.snapshot_id, resume=True, any_state=True
+    )
+    resumed = await api.actors.RevertActor(request, timeout=5)
+    assert resumed.actor.status == pb.Actor.STATUS_RUNNING
+    assert resumed.actor.ateom_pod_ip.startswith("198.18.7.")
+    assert list(resumed.phases) == list(PHASES)
+    assert api.operations.reverts == [("", False, False), (saved.snapshot_id, True, True)]
+
+    request = pb.RevertActorRequest(actor_ref=ref(), snapshot_id="s7", any_state=True)
+    error = await api.refused(api.actors.RevertActor, request)
+    assert told(error) == (CODE.NOT_FOUND, Reason.SNAPSHOT_UNKNOWN)
+    assert error.metadata["snapshot"] == "s7"
+
+
+async def test_a_caller_says_what_becomes_of_an_actor_that_cannot_be_saved(api: Api) -> None:
+    await api.create()
+    await api.add_workers(1)
+    bob = ActorRef("team-a", "bob")
+    for request in (
+        pb.PauseActorRequest(actor_ref=ref(), on_failure=pb.FAILURE_POLICY_KEEP_RUNNING),
+        pb.SuspendActorRequest(actor_ref=ref(), on_failure=pb.FAILURE_POLICY_PAUSE),
+        pb.SuspendActorRequest(actor_ref=ref()),
+    ):
+        await api.operations.resume(bob, boot=False)
+        verb = type(request).__name__.removesuffix("Request")
+        await getattr(api.actors, verb)(request, timeout=5)
+    assert api.operations.policies == [FailurePolicy.KEEP_RUNNING, FailurePolicy.PAUSE, None]
+
+    bad = pb.SuspendActorRequest(actor_ref=ref(), on_failure=9)  # type: ignore[arg-type]  # none
+    error = await api.refused(api.actors.SuspendActor, bad)
+    assert [it.field for it in error.violations] == ["on_failure"]
 
 
 # Codes that depend on the name of the service.

@@ -12,6 +12,7 @@ from ateapi.store.rows import (
     ActorRow,
     AtespaceRow,
     CrashRow,
+    EventRow,
     OperationRow,
     ResourceRow,
     SnapshotKind,
@@ -170,6 +171,8 @@ def test_a_crashed_actor_says_why() -> None:
         exit_code=0,
         last_output="bye",
         last_good_snapshot="s1",
+        salvage_snapshot="s1",
+        crashes_in_a_row=2,
     )
     message = convert.actor(replace(ACTOR, status=Status.CRASHED, crash=crash), None)
     assert json_format.MessageToDict(message)["crash"] == {
@@ -185,11 +188,93 @@ def test_a_crashed_actor_says_why() -> None:
         "exitCode": 0,
         "lastOutput": "bye",
         "lastGoodSnapshot": "s1",
+        "salvageSnapshot": "s1",
+        "nodeId": "n1",
+        "crashesInARow": 2,
+        "nextCommand": "ate revert actor bob -a team-a --resume",
     }
 
 
+LOCAL = replace(SNAPSHOT, kind=SnapshotKind.LOCAL, location="s1", node_id="n1")
+REVERT = "ate revert actor bob -a team-a --resume"
+DUMP = "ate dump actor bob -a team-a --to bob.tar"
+
+
+@pytest.mark.parametrize(
+    ("snapshot", "crash", "commands"),
+    [
+        pytest.param(SNAPSHOT, {"last_good_snapshot": "s1"}, [REVERT], id="last good"),
+        pytest.param(
+            SNAPSHOT,
+            {"last_good_snapshot": "s2", "salvage_snapshot": "s2"},
+            [REVERT],
+            id="salvage: revert takes it",
+        ),
+        pytest.param(
+            replace(SNAPSHOT, bad=True), {"last_good_snapshot": "s0"}, [REVERT], id="bad, anywhere"
+        ),
+        pytest.param(replace(SNAPSHOT, bad=True), {}, [REVERT], id="only a bad one"),
+        pytest.param(None, {}, [REVERT], id="nothing left: it boots from its image"),
+        pytest.param(LOCAL, {"last_good_snapshot": "s1"}, [REVERT], id="good, on a node"),
+        pytest.param(
+            replace(LOCAL, bad=True),
+            {"last_good_snapshot": "s0"},
+            [DUMP, REVERT],
+            id="damaged files on a node, which revert gives up",
+        ),
+    ],
+)
+def test_what_to_type_next(
+    snapshot: SnapshotRow | None, crash: dict[str, str], commands: list[str]
+) -> None:
+    record = CrashRow(Reason.SNAPSHOT_CORRUPT, "bad", node_id="n1", **crash)  # type: ignore[arg-type]  # texts
+    row = replace(ACTOR, status=Status.CRASHED, snapshot=snapshot, crash=record)
+    assert convert.actor(row, None).crash.next_command.splitlines() == commands
+
+
+def test_a_snapshot_says_whether_it_can_be_used() -> None:
+    info = convert.snapshot(replace(LOCAL, bad=True, salvage=True), node_name="node-a")
+    assert (info.snapshot_id, info.bad, info.salvage) == ("s1", True, True)
+    assert list(info.local.node_vms_with_local_snapshots) == ["node-a"]
+    assert not convert.snapshot(SNAPSHOT).bad
+
+
+def test_an_event_of_an_operation_says_how_long_it_took() -> None:
+    row = EventRow(
+        revision=7,
+        time_ms=MS,
+        actor_uid="u1",
+        ref=ACTOR.ref,
+        what="suspend.undone",
+        status=Status.RUNNING,
+        operation_id="o1",
+        epoch=3,
+        reason="SNAPSHOT_UPLOAD_FAILED",
+        message="no room",
+        fields={"elapsedMs": "1234", "snapshot": "s1"},
+    )
+    assert json_format.MessageToDict(convert.event(row)) == {
+        "revision": "7",
+        "time": "2023-11-14T22:13:20.123Z",
+        "atespace": "team-a",
+        "actor": "bob",
+        "actorUid": "u1",
+        "what": "suspend.undone",
+        "status": "STATUS_RUNNING",
+        "operationId": "o1",
+        "epoch": "3",
+        "reason": "SNAPSHOT_UPLOAD_FAILED",
+        "message": "no room",
+        "elapsedMs": "1234",
+        "fields": {"snapshot": "s1"},
+    }
+    deleted = convert.event(replace(row, what="deleted", status=None, fields={}))
+    assert deleted.status == pb.Actor.STATUS_UNSPECIFIED
+    assert not deleted.HasField("elapsed_ms")
+
+
 def test_an_exit_code_that_is_not_known_is_not_zero() -> None:
-    assert not convert.crash(CrashRow(Reason.NODE_LOST, "silent")).HasField("exit_code")
+    assert not convert.crash(ACTOR, CrashRow(Reason.NODE_LOST, "silent")).HasField("exit_code")
 
 
 def test_an_assigned_worker_names_its_actor() -> None:

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from ateapi import validate
+from ateapi.lifecycle import FailurePolicy
 from ateapi.store.rows import ActorRef
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
@@ -156,3 +157,36 @@ def test_page_size_is_refused_and_not_clamped(size: int) -> None:
 )
 def test_paths_read_as_people_write_them(path: validate.Path, text: str) -> None:
     assert validate.path_text(path) == text
+
+
+@pytest.mark.parametrize(
+    ("request_", "fields"),
+    [
+        (pb.ListEventsRequest(page_size=-1), ["page_size"]),
+        (pb.ListEventsRequest(page_size=1001, atespace="A"), ["page_size", "atespace"]),
+        (pb.ListEventsRequest(actor="bob"), ["atespace"]),
+        (pb.ListEventsRequest(atespace="team-a", actor="B"), ["actor"]),
+    ],
+)
+def test_a_bad_listing_of_events_is_refused(
+    request_: pb.ListEventsRequest, fields: list[str]
+) -> None:
+    with pytest.raises(AteError) as exc:
+        validate.list_events(request_)
+    assert fields_of(exc) == fields
+
+
+def test_a_listing_of_events_has_a_page_size() -> None:
+    assert validate.list_events(pb.ListEventsRequest()) == validate.MAX_PAGE_SIZE
+    assert validate.list_events(pb.ListEventsRequest(atespace="a", actor="b", page_size=7)) == 7
+
+
+@pytest.mark.parametrize("request_type", [pb.SuspendActorRequest, pb.PauseActorRequest])
+def test_a_failure_policy_is_one_of_the_enum(request_type: Any) -> None:
+    policies = [
+        validate.on_failure(request_type(on_failure=value)) for value in pb.FailurePolicy.values()
+    ]
+    assert policies == [None, *FailurePolicy]
+    with pytest.raises(AteError, match="FAILURE_POLICY_PAUSE; is 9") as exc:
+        validate.on_failure(request_type(on_failure=9))
+    assert fields_of(exc) == ["on_failure"]
