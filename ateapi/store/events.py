@@ -15,6 +15,8 @@ KEPT: Final = 100_000
 _EVERY: Final = 256
 # How many one read may look at: it runs in the event loop.
 WINDOW: Final = 10_000
+# How many expire at once.
+_PAGE: Final = 2_000
 
 CREATED: Final = "created"
 UPDATED: Final = "updated"
@@ -131,17 +133,24 @@ def named(
 
 def expire(x: Execute, before_ms: int) -> int:
     """See Store.expire_events."""
-    newest = revision(x)
-    oldest = first(x("select revision from events order by revision limit 1"))
-    if oldest is None:
+    row = first(x("select revision from events order by revision limit 1"))
+    if row is None:
         return 0
-    # A page at a time, and never the newest: the next revision is counted from it.
-    rows = x(
-        "delete from events where revision < ? and revision < ? and time_ms < ?"
-        " returning revision",
-        (int(oldest[0]) + WINDOW, newest, before_ms),
+    oldest = int(row[0])
+    # Never the newest: the next revision is counted from it.
+    end = min(oldest + _PAGE, revision(x))
+    # Only from the front, whatever the clock did: in what is kept there is no hole.
+    kept = first(
+        x(
+            "select revision from events where revision < ? and time_ms >= ?"
+            " order by revision limit 1",
+            (end, before_ms),
+        )
     )
-    return len(rows.fetchall())
+    end = end if kept is None else int(kept[0])
+    if end > oldest:
+        x("delete from events where revision < ?", (end,))
+    return end - oldest
 
 
 def _check_kept(x: Execute, after_revision: int) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ateapi.lifecycle import EDGES, Status, Verb
-from ateapi.store import decode, events, refusals, snapshots
+from ateapi.store import decode, endings, events, refusals, snapshots
 from ateapi.store.actors import select_uid
 from ateapi.store.begin import draw_slot
 from ateapi.store.clock import now_ms
@@ -46,13 +46,13 @@ def finish(x: Execute, operation_id: str, owner: str, outcome: Finish) -> ActorR
     operation = first(x(_OPERATION, (operation_id,)))
     if operation is None or operation[_OWNER] != owner:
         return _repeated(x, operation_id, owner, outcome)
-    _check(operation, outcome)
+    endings.check(operation, outcome)
     row = select_uid(x, operation[1])
     if row is None:  # the schema does not let it
         raise refusals.not_owner("finish", operation_id)
     now = now_ms()
     x("delete from operations where operation_id = ?", (operation_id,))
-    _settle_worker(x, operation[_OPERATION_WORKER], outcome)
+    _settle_worker(x, row[UID], operation[_OPERATION_WORKER], outcome)
     latest = snapshots.settle(x, row, outcome.snapshot, outcome.bad_snapshot_id, outcome.salvage)
     if _is_kept_on_node(outcome, operation):
         snapshots.give_up_upload(x, row, operation)
@@ -64,7 +64,7 @@ def finish(x: Execute, operation_id: str, owner: str, outcome: Finish) -> ActorR
         outcome.status,
         row[EPOCH] + (outcome.status is Status.CRASHED),
         row[WORKER_UID] if running else None,
-        None if outcome.crash is None else _crash_json(x, now, row, operation, outcome.crash),
+        _crash_json(x, now, row, operation, outcome),
     )
     _note_pending(x, now, operation, outcome.status)
     row = _write(x, now, row, state, latest)
@@ -109,67 +109,61 @@ def _repeated(x: Execute, operation_id: str, owner: str, outcome: Finish) -> Act
     return decode.actor(row)
 
 
-def _check(operation: Row, outcome: Finish) -> None:
-    """Refuse what would break an actor's record: a bug of the caller.
-
-    Raises:
-        ValueError: The outcome contradicts itself or the operation.
-    """
-    status, fate = outcome.status, outcome.worker
-    has_worker = operation[_OPERATION_WORKER] is not None
-    verb = decode.VERBS[operation[2]]
-    legal = {EDGES[verb].to, decode.STATUSES[operation[_ORIGIN]], Status.CRASHED}
-    if verb is Verb.SUSPEND:  # what could not be uploaded may be kept on the node
-        legal.add(Status.PAUSED)
-    if status not in legal:
-        msg = f"a {operation[2]} cannot end in {status.name}"
-    elif outcome.salvage is not None and status is not Status.CRASHED:
-        msg = f"{status.name} with salvage"
-    elif (status is Status.CRASHED) != (outcome.crash is not None):
-        msg = f"{status.name} with crash record {outcome.crash}"
-    elif status is Status.RUNNING and not has_worker:
-        msg = "RUNNING without a worker"
-    elif has_worker and (status is Status.RUNNING) != (fate is WorkerFate.KEEP):
-        msg = f"{status.name} with the worker's fate {fate}"
-    else:
-        return
-    msg = f"cannot finish operation {operation[0]}: {msg}"
-    raise ValueError(msg)
-
-
-def _settle_worker(x: Execute, worker_uid: str | None, outcome: Finish) -> None:
+def _settle_worker(x: Execute, actor_uid: str, worker_uid: str | None, outcome: Finish) -> None:
     if worker_uid is None or outcome.worker is WorkerFate.KEEP:
         return
     if outcome.worker is WorkerFate.FREE:
         x(
             "update workers set status = 1, actor_uid = null, epoch = 0, reason = '', slot = ?"
-            " where uid = ?",
-            (draw_slot(), worker_uid),
+            " where uid = ? and actor_uid = ?",
+            (draw_slot(), worker_uid, actor_uid),
         )
         return
     reason = outcome.worker_reason or (outcome.reason.value if outcome.reason else "unknown")
-    quarantine(x, worker_uid, reason)
-
-
-def quarantine(x: Execute, worker_uid: str, reason: str) -> None:
-    """Take a worker off its actor, of which it may still have a sandbox."""
     x(
-        "update workers set status = 3, claim = claim + 1, reason = ? where uid = ?",
-        (reason, worker_uid),
+        "update workers set status = 3, claim = claim + 1, reason = ?"
+        " where uid = ? and actor_uid = ?",
+        (reason, worker_uid, actor_uid),
     )
 
 
-def _crash_json(x: Execute, now: int, row: Row, operation: Row | None, crash: CrashRow) -> str:
-    """Fill in what the store knows."""
-    operation_id, verb = ("", "") if operation is None else (operation[0], operation[2])
+def take_worker(x: Execute, row: Row, reason: str) -> str | None:
+    """Quarantine the worker of an actor, which may still have its sandbox; return which it was.
+
+    It is the actor's if it says so itself; or if the actor does, and no other actor rightly has
+    it: that somebody wrote into the tables must take no worker away for ever.
+    """
+    taken = x(
+        "update workers set status = 3, claim = claim + 1, reason = ?"
+        " where status = 2 and (actor_uid = ? or (uid = ? and not exists (select 1 from actors a"
+        " where a.uid = workers.actor_uid and a.worker_uid = workers.uid))) returning uid",
+        (reason, row[UID], row[WORKER_UID]),
+    ).fetchall()
+    return taken[0][0] if taken else None
+
+
+def _crash_json(x: Execute, now: int, row: Row, operation: Row, outcome: Finish) -> str | None:
+    """Return the crash record of an operation's actor; None: it did not crash."""
+    crash = outcome.crash
+    if crash is None:
+        return None
+    record = dataclasses.replace(
+        crash,
+        operation_id=crash.operation_id or operation[0],
+        verb=crash.verb or operation[2],
+        salvage_snapshot="" if outcome.salvage is None else outcome.salvage.snapshot_id,
+    )
+    return _record_json(x, now, row, record)
+
+
+def _record_json(x: Execute, now: int, row: Row, record: CrashRow) -> str:
+    """Count the crash, and fill in what the store knows of it."""
     return decode.crash_json(
         dataclasses.replace(
-            crash,
+            record,
             crashes_in_a_row=_count(x, now, row[UID]),
-            operation_id=crash.operation_id or operation_id,
-            verb=crash.verb or verb,
-            epoch=crash.epoch or row[EPOCH],
-            time_ms=crash.time_ms or now,
+            epoch=record.epoch or row[EPOCH],
+            time_ms=record.time_ms or now,
             last_good_snapshot=snapshots.last_good(x, row[UID]),
         )
     )
@@ -178,8 +172,9 @@ def _crash_json(x: Execute, now: int, row: Row, operation: Row | None, crash: Cr
 def _count(x: Execute, now: int, actor_uid: str) -> int:
     """Count a crash; return how many that makes in a row."""
     ((in_a_row,),) = x(
-        "insert into crashes (actor_uid, in_a_row, last_ms) values (?, 1, ?)"
-        " on conflict (actor_uid) do update set last_ms = excluded.last_ms,"
+        "insert into crashes (actor_uid, in_a_row, last_ms, is_crashed) values (?, 1, ?, 1)"
+        " on conflict (actor_uid) do update set last_ms = excluded.last_ms, is_crashed = 1,"
+        " resume_until_ms = 0,"
         " in_a_row = case when excluded.last_ms - crashes.last_ms > ? then 1"
         " else crashes.in_a_row + 1 end returning in_a_row",
         (actor_uid, now, CALM_MS),
@@ -246,12 +241,9 @@ def crash(x: Execute, actor_uid: str, epoch: int, record: CrashRow) -> ActorRow 
     if row is None or row[STATUS] != Status.RUNNING or row[EPOCH] != epoch:
         return None
     now = now_ms()
-    x(
-        "update workers set status = 3, claim = claim + 1, reason = ?"
-        " where status = 2 and actor_uid = ?",
-        (record.reason.value, actor_uid),
-    )
-    state = _State(Status.CRASHED, epoch + 1, None, _crash_json(x, now, row, None, record))
+    take_worker(x, row, record.reason.value)
+    text = _record_json(x, now, row, record)
+    state = _State(Status.CRASHED, epoch + 1, None, text)
     row = _write(x, now, row, state, row[SNAPSHOT])
     events.append(
         x,

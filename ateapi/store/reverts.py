@@ -1,7 +1,7 @@
 """Verbs on crashed actors and what crashes leave: revert, adopt, salvage, pending uploads."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from ateapi.lifecycle import REVERTIBLE, Status
 from ateapi.store import decode, events, refusals, snapshots
@@ -9,6 +9,7 @@ from ateapi.store.actors import select, select_uid
 from ateapi.store.clock import now_ms
 from ateapi.store.decode import EPOCH, IDENTITY, SNAPSHOT, STATUS, UID, VERSION, WORKER_UID
 from ateapi.store.engine import Execute, Row, first
+from ateapi.store.finish import take_worker
 from ateapi.store.rows import (
     ActorRow,
     CrashedActor,
@@ -36,22 +37,19 @@ def revert(x: Execute, request: Revert) -> Reverted | Stale:
         return Stale(decode.actor(row))
     target = _target(x, row, request.snapshot_id)
     resting = _resting(target)
-    _mark_bad(x, row[UID], request.bad)
+    _mark_bad(x, row[UID], [it for it in request.bad if it != request.snapshot_id])
     if status is resting and row[SNAPSHOT] == target and not target[8]:
         return Reverted(decode.actor(row))
     now = now_ms()
     target = _promote(x, row, target)
-    x(
-        "update workers set status = 3, claim = claim + 1, reason = 'actor reverted'"
-        " where status = 2 and actor_uid = ?",
-        (row[UID],),
-    )
+    # Nothing else is condemned: a revert can be taken back until there is a new snapshot.
+    snapshots.condemn_given_up(x, row[UID])
+    worker_uid = take_worker(x, row, "actor reverted")
     x("delete from pending_uploads where actor_uid = ?", (row[UID],))
     x(
-        "update crashes set resume_until_ms = ? where actor_uid = ?",
+        "update crashes set is_crashed = 0, resume_until_ms = ? where actor_uid = ?",
         (request.resume_until_ms, row[UID]),
     )
-    worker_uid, was = row[WORKER_UID], status
     row = _write(x, now, row, resting, target)
     events.append(
         x,
@@ -60,7 +58,7 @@ def revert(x: Execute, request: Revert) -> Reverted | Stale:
         events.REVERTED,
         status=resting,
         epoch=row[EPOCH],
-        fields=decode.to_json({"snapshot": target[0] or "", "from": f"STATUS_{was.name}"}),
+        fields=decode.to_json({"snapshot": target[0] or "", "from": f"STATUS_{status.name}"}),
     )
     return Reverted(decode.actor(row), worker_uid)
 
@@ -112,7 +110,6 @@ def _promote(x: Execute, row: Row, target: Row) -> Row:
         "update snapshots set sequence = ?, bad = 0, salvage = 0 where snapshot_id = ?",
         (row[VERSION] + 1, target[0]),
     )
-    snapshots.condemn(x, row[UID], target[0])
     return (*target[:8], 0, 0)
 
 
@@ -132,15 +129,18 @@ def adopt(x: Execute, actor_uid: str, epoch: int, worker_uid: str, claim: int) -
     row = select_uid(x, actor_uid)
     if row is None or row[STATUS] != Status.RUNNING or row[EPOCH] != epoch:
         return None
-    taken = first(x("select 1 from workers where status = 2 and actor_uid = ?", (actor_uid,)))
     worker = first(x("select * from worker_rows where uid = ?", (worker_uid,)))
     if (
-        taken is not None
-        or worker is None
-        or worker[decode.WORKER_STATUS] == WorkerStatus.ASSIGNED
+        worker is None
         or worker[decode.WORKER_CLAIM] != claim
+        or not _is_nobodys(x, worker, actor_uid)
+        or _has_another(x, actor_uid, worker_uid)
     ):
         return None
+    if worker[9:13] == (WorkerStatus.ASSIGNED, claim, actor_uid, epoch) and (
+        row[WORKER_UID] == worker_uid
+    ):
+        return decode.actor(row)
     now = now_ms()
     x(
         "update workers set status = 2, actor_uid = ?, epoch = ?, reason = '' where uid = ?",
@@ -164,12 +164,29 @@ def adopt(x: Execute, actor_uid: str, epoch: int, worker_uid: str, claim: int) -
     return decode.actor((*row[IDENTITY], *columns, *row[SNAPSHOT]))
 
 
+def _is_nobodys(x: Execute, worker: Row, actor_uid: str) -> bool:
+    """Whether a worker is no other actor's, as that actor says too."""
+    if worker[decode.WORKER_STATUS] != WorkerStatus.ASSIGNED:
+        return True
+    other = worker[decode.WORKER_ACTOR]
+    its = x("select 1 from actors where uid = ? and worker_uid = ?", (other, worker[0]))
+    return other == actor_uid or first(its) is None
+
+
+def _has_another(x: Execute, actor_uid: str, worker_uid: str) -> bool:
+    """Whether an actor is on another worker, as that worker says."""
+    rows = x(
+        "select 1 from workers where status = 2 and actor_uid = ? and uid <> ?",
+        (actor_uid, worker_uid),
+    )
+    return first(rows) is not None
+
+
 def crashed(x: Execute) -> list[CrashedActor]:
     """See Store.crashed_actors."""
     rows = x(
         "select a.*, c.in_a_row, c.last_ms from crashes c join actor_rows a on a.uid = c.actor_uid"
-        " where a.status = ? order by c.last_ms",
-        (int(Status.CRASHED),),
+        " where c.is_crashed = 1 order by c.last_ms"
     )
     return [CrashedActor(decode.actor(row), row[-2], row[-1]) for row in rows.fetchall()]
 
@@ -205,25 +222,32 @@ def condemn_salvage(x: Execute, budget_bytes: int) -> list[str]:
         " where salvage = 1 and condemned = 0 order by created_ms desc, snapshot_id"
     ).fetchall()
     used: dict[str, int] = {}
-    over = []
+    over: dict[str, str] = {}
     for snapshot_id, actor_uid, node_id, size in rows:
-        used[node_id] = used.get(node_id, 0) + size
-        if used[node_id] > budget_bytes:
-            over.append((snapshot_id, actor_uid))
-    for snapshot_id, actor_uid in over:
-        x("update snapshots set condemned = 1 where snapshot_id = ?", (snapshot_id,))
-        _forget_salvage(x, actor_uid, snapshot_id)
-    return [snapshot_id for snapshot_id, _ in over]
+        needed = used.get(node_id, 0) + size
+        if needed <= budget_bytes:
+            used[node_id] = needed
+        else:
+            over[snapshot_id] = actor_uid
+            x("update snapshots set condemned = 1 where snapshot_id = ?", (snapshot_id,))
+    for actor_uid in dict.fromkeys(over.values()):
+        _forget_salvage(x, actor_uid, over)
+    return list(over)
 
 
-def _forget_salvage(x: Execute, actor_uid: str, snapshot_id: str) -> None:
+def _forget_salvage(x: Execute, actor_uid: str, gone: Container[str]) -> None:
     """Have the crash record offer nothing that is gone."""
     row = select_uid(x, actor_uid)
-    record = None if row is None or row[decode.CRASH] is None else decode.crash(row[decode.CRASH])
-    if row is None or record is None or record.salvage_snapshot != snapshot_id:
+    if row is None or row[decode.CRASH] is None:
+        return
+    record = decode.crash(row[decode.CRASH])
+    salvage, last_good = record.salvage_snapshot, record.last_good_snapshot
+    if salvage not in gone and last_good not in gone:
         return
     record = dataclasses.replace(
-        record, salvage_snapshot="", last_good_snapshot=snapshots.last_good(x, actor_uid)
+        record,
+        salvage_snapshot="" if salvage in gone else salvage,
+        last_good_snapshot=snapshots.last_good(x, actor_uid),
     )
     now = now_ms()
     x(
@@ -238,7 +262,7 @@ def _forget_salvage(x: Execute, actor_uid: str, snapshot_id: str) -> None:
         status=Status.CRASHED,
         epoch=row[EPOCH],
         message="its salvage copy was given up: its node's budget for them is used up",
-        fields=decode.to_json({"snapshot": snapshot_id}),
+        fields=decode.to_json({"snapshot": salvage if salvage in gone else last_good}),
     )
 
 
@@ -249,9 +273,12 @@ def unknown(x: Execute, kept: Mapping[str, Sequence[str]]) -> list[Unknown]:
         known = {
             row[0]
             for row in x(
+                # What a crash gave up, unseen, is maybe all that is left: it goes with its record.
                 "select location from snapshots where actor_uid = ? and kind = 'local'"
+                " union select snapshot_id from snapshots"
+                " where actor_uid = ? and condemned = 0 and digest = ''"
                 " union select snapshot_id from operations where actor_uid = ?",
-                (actor_uid, actor_uid),
+                (actor_uid,) * 3,
             ).fetchall()
         }
         strangers = [prefix for prefix in prefixes if prefix not in known]

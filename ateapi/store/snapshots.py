@@ -10,10 +10,12 @@ from ateapi.store.decode import SNAPSHOT, UID, VERSION
 from ateapi.store.engine import Execute, Row, first
 from ateapi.store.rows import SnapshotKind, SnapshotRow
 
-# Good snapshots that are kept of an actor, and how many of them may be LOCAL: those take disk
-# space of a node and are lost with it, so they must not push durable ones out.
+# Good snapshots that are kept of an actor: so many durable ones, and beside them, as long as they
+# are not older than all of these, so many on nodes. Those take disk space of a node and are lost
+# with it, so they never push durable ones out.
 KEPT: Final = 3
 KEPT_LOCAL: Final = 1
+KEPT_SALVAGE: Final = 1
 
 
 def settle(
@@ -25,12 +27,14 @@ def settle(
 ) -> Row:
     """Promote a snapshot, mark one bad, add salvage, condemn what is not kept any more.
 
+    There is a new snapshot or salvage, or none of them: both would be of the same operation.
+
     Returns:
         The columns of the actor's latest snapshot.
     """
     latest = actor[SNAPSHOT]
     if new is not None:
-        latest = _insert(x, actor, new)
+        latest = _insert(x, actor, new, salvage=False)
     if bad_snapshot_id:
         x(
             "update snapshots set bad = 1 where snapshot_id = ? and actor_uid = ?",
@@ -40,16 +44,22 @@ def settle(
             marked: Row = (*latest[:8], 1, *latest[9:])
             latest = marked
     if salvage is not None:
-        _insert(x, actor, salvage)
+        _insert(x, actor, salvage, salvage=True)
     if new is not None or salvage is not None or bad_snapshot_id:
         condemn(x, actor[UID], latest[0])
     return latest
 
 
-def _insert(
-    x: Execute, actor: Row, new: SnapshotRow, *, condemned: bool = False, sequence: int = 0
+def _insert(  # noqa: PLR0913  # the columns
+    x: Execute,
+    actor: Row,
+    new: SnapshotRow,
+    *,
+    salvage: bool,
+    condemned: bool = False,
+    sequence: int = 0,
 ) -> Row:
-    columns = decode.snapshot_columns(new)
+    columns: Row = (*decode.snapshot_columns(new)[:9], int(salvage))
     x(
         "insert into snapshots (snapshot_id, kind, location, node_id, digest, size_bytes,"
         " created_ms, epoch, bad, salvage, actor_uid, sequence, condemned)"
@@ -63,20 +73,25 @@ def condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
     """Condemn what is not among the good ones that are kept; never the latest."""
     # Only the operation that is being finished had snapshots of this actor as its base.
     history = x(
-        "select sequence, kind, bad, snapshot_id from snapshots"
+        "select sequence, kind, bad, salvage, snapshot_id from snapshots"
         " where actor_uid = ? and condemned = 0 order by sequence desc",
         (actor_uid,),
     ).fetchall()
-    if len(history) == 1:
+    if len(history) == 1 or all(bad for _, _, bad, _, _ in history):
+        # While nothing is good, a bad one that is mended is the best that there can be.
         return
-    good = local = 0
-    for sequence, kind, bad, snapshot_id in history:
-        is_local = kind == SnapshotKind.LOCAL
-        keep = not bad and good < KEPT and not (is_local and local >= KEPT_LOCAL)
-        if keep:
-            good += 1
-            local += is_local
-        elif snapshot_id != latest:
+    durable = local = salvaged = 0
+    for sequence, kind, bad, salvage, snapshot_id in history:
+        keep = not bad and durable < KEPT
+        if keep and kind == SnapshotKind.EXTERNAL:
+            durable += 1
+        elif keep and salvage:
+            salvaged += 1
+            keep = salvaged <= KEPT_SALVAGE
+        elif keep:
+            local += 1
+            keep = local <= KEPT_LOCAL
+        if not keep and snapshot_id != latest:
             x(
                 "update snapshots set condemned = 1 where actor_uid = ? and sequence = ?",
                 (actor_uid, sequence),
@@ -93,12 +108,23 @@ def give_up(x: Execute, actor: Row, operation: Row, *, condemned: bool) -> None:
         node = first(x("select node_id from workers where uid = ?", (worker_uid,)))
         kind, node_id = SnapshotKind.LOCAL, node[0] if node else ""
     row = SnapshotRow(snapshot_id, kind, destination, node_id, "", 0, begun_ms, epoch, bad=True)
-    _insert(x, actor, row, condemned=condemned)
+    _insert(x, actor, row, salvage=False, condemned=condemned)
+
+
+def condemn_given_up(x: Execute, actor_uid: str) -> None:
+    """Condemn what crashed operations may have written: nobody looks at their crash any more."""
+    x(
+        "update snapshots set condemned = 1"
+        " where actor_uid = ? and condemned = 0 and bad = 1 and digest = ''",
+        (actor_uid,),
+    )
 
 
 def give_up_upload(x: Execute, actor: Row, operation: Row) -> None:
     """Condemn what an operation may have uploaded of a snapshot that is kept on its node."""
     _, _, _, _, epoch, _, _, snapshot_id, destination, _, begun_ms, *_ = operation
+    if not snapshot_id:
+        return
     row = SnapshotRow(
         f"{snapshot_id}.upload",
         SnapshotKind.EXTERNAL,
@@ -111,7 +137,7 @@ def give_up_upload(x: Execute, actor: Row, operation: Row) -> None:
         bad=True,
     )
     # Before all others: the history's own numbers are positive.
-    _insert(x, actor, row, condemned=True, sequence=-(actor[VERSION] + 1))
+    _insert(x, actor, row, salvage=False, condemned=True, sequence=-(actor[VERSION] + 1))
 
 
 def condemn_all(x: Execute, actor_uid: str) -> None:

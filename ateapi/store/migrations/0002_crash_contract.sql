@@ -4,21 +4,28 @@ alter table operations add column policy text not null default 'crash'
     check (policy in ('crash', 'keep-running', 'pause'));
 
 -- The copy on a node of what a crash could not make durable.
-alter table snapshots add column salvage smallint not null default 0 check (salvage in (0, 1));
+alter table snapshots add column salvage smallint not null default 0
+    check (salvage = 0 or (salvage = 1 and kind = 'local'));
 create index snapshots_salvage on snapshots (node_id, created_ms) where salvage = 1;
 
 -- Actors that crashed, as long as they exist: how often in a row, and when at last.
 create table crashes (
-    actor_uid text primary key,
+    actor_uid text primary key references actors (uid),
     in_a_row bigint not null,
     last_ms bigint not null,
+    -- Whether it is CRASHED now: no changing column of actors may be indexed.
+    is_crashed smallint not null check (is_crashed in (0, 1)),
     -- Until when a resume is tried that follows a revert by itself; 0: none does.
-    resume_until_ms bigint not null default 0
+    resume_until_ms bigint not null default 0 check (is_crashed = 0 or resume_until_ms = 0)
 ) without rowid;
+create index crashes_now on crashes (last_ms) where is_crashed = 1;
+create index crashes_resume on crashes (last_ms) where resume_until_ms > 0;
+insert into crashes (actor_uid, in_a_row, last_ms, is_crashed)
+    select uid, 1, updated_ms, 1 from actors where status = 7;
 
 -- Actors that are PAUSED only until their snapshot can be uploaded.
 create table pending_uploads (
-    actor_uid text primary key,
+    actor_uid text primary key references actors (uid),
     since_ms bigint not null
 ) without rowid;
 
