@@ -3,7 +3,7 @@
 import click
 
 from atectl import options, output
-from atectl.nouns import POOL, TEMPLATE, status_name
+from atectl.nouns import POOL, TEMPLATE, status_line
 from atectl.options import Service
 from atepb import ateapi_pb2 as pb
 
@@ -50,11 +50,19 @@ def _resume(*, name: str, atespace: str, boot: bool, output_as: str, service: Se
 @suspend.command("actor")
 @click.argument("name")
 @options.atespace_option
+@options.on_failure_option
 @options.output_option
 @options.service_options(options.SUSPEND_TIMEOUT_S)
-def _suspend(*, name: str, atespace: str, output_as: str, service: Service) -> None:
+def _suspend(
+    *,
+    name: str,
+    atespace: str,
+    on_failure: "pb.FailurePolicy.ValueType",
+    output_as: str,
+    service: Service,
+) -> None:
     """Save an actor to its snapshot location and free its worker."""
-    request = pb.SuspendActorRequest(actor_ref=_ref(atespace, name))
+    request = pb.SuspendActorRequest(actor_ref=_ref(atespace, name), on_failure=on_failure)
     response = service.run(lambda session: session.call(session.actors.SuspendActor, request))
     if not output.show(response, output_as):
         _say(response.actor)
@@ -63,11 +71,19 @@ def _suspend(*, name: str, atespace: str, output_as: str, service: Service) -> N
 @pause.command("actor")
 @click.argument("name")
 @options.atespace_option
+@options.on_failure_option
 @options.output_option
 @options.service_options(options.SUSPEND_TIMEOUT_S)
-def _pause(*, name: str, atespace: str, output_as: str, service: Service) -> None:
+def _pause(
+    *,
+    name: str,
+    atespace: str,
+    on_failure: "pb.FailurePolicy.ValueType",
+    output_as: str,
+    service: Service,
+) -> None:
     """Save an actor on its node and free its worker."""
-    request = pb.PauseActorRequest(actor_ref=_ref(atespace, name))
+    request = pb.PauseActorRequest(actor_ref=_ref(atespace, name), on_failure=on_failure)
     response = service.run(lambda session: session.call(session.actors.PauseActor, request))
     if not output.show(response, output_as):
         _say(response.actor)
@@ -167,7 +183,4 @@ def _label(text: str) -> tuple[str, str]:
 
 
 def _say(actor: pb.Actor) -> None:
-    where = ""
-    if actor.ateom_pod_ip:
-        where = f" at {actor.ateom_pod_ip} (worker {actor.ateom_pod_name})"
-    click.echo(f"actor/{actor.actor_id} {status_name(actor)}{where}")
+    click.echo(status_line(actor))

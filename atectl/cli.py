@@ -7,8 +7,11 @@ import click
 from atectl import actors, local
 from atectl.apply import apply
 from atectl.connection import Where
+from atectl.describe import describe
+from atectl.dump import dump
 from atectl.get import get
 from atectl.options import where_options
+from atectl.revert import revert
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -30,7 +33,7 @@ def version() -> None:
 
 
 for _verb in (
-    local.up, local.down, local.status, apply, get,
-    actors.create, actors.resume, actors.suspend, actors.pause, actors.delete,
+    local.up, local.down, local.status, apply, get, describe, dump,
+    actors.create, actors.resume, actors.suspend, actors.pause, actors.delete, revert,
 ):  # fmt: skip
     cli.add_command(_verb)

@@ -1,8 +1,8 @@
 """Where the control service is, and calls to it from synchronous commands."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, TypeVar
@@ -85,6 +85,25 @@ class Session:
         """
         try:
             return await channels.call(method, request, timeout_s=self._timeout_s)
+        except AteError as exc:
+            raise self._explained(exc) from exc
+
+    async def stream(
+        self,
+        method: channels.StreamMethod[channels.RequestT, channels.ResponseT],
+        request: channels.RequestT,
+    ) -> AsyncGenerator[channels.ResponseT, None]:
+        """Make a call that is answered with a stream.
+
+        Raises:
+            AteError: As `call`.
+        """
+        try:
+            async with aclosing(
+                channels.stream(method, request, timeout_s=self._timeout_s)
+            ) as responses:
+                async for response in responses:
+                    yield response
         except AteError as exc:
             raise self._explained(exc) from exc
 

@@ -26,8 +26,19 @@ def text_of(exc: AteError) -> str:
 
 
 def line_of(exc: AteError) -> str:
-    """Return the one line that says what failed and why."""
-    return f"ate: {' '.join(text_of(exc).split())} ({exc.reason})"
+    """Return the one line that says what failed and why, and what became of the actor."""
+    return f"ate: {' '.join((text_of(exc) + _status_of(exc)).split())} ({exc.reason})"
+
+
+def _status_of(exc: AteError) -> str:
+    """Return the status that an actor has now, where the message does not say it."""
+    status = exc.metadata.get("actorStatus", "").removeprefix("STATUS_")
+    if not status or status in exc.message:
+        return ""
+    actor, atespace = exc.metadata.get("actor"), exc.metadata.get("atespace")
+    if status == "CRASHED" and actor and atespace:
+        return f"; it is CRASHED: see `ate describe actor {actor} -a {atespace}`"
+    return f"; it is {status}"
 
 
 def run(command: Callable[[], object]) -> int:

@@ -4,20 +4,23 @@ from collections.abc import Callable
 from typing import Final
 
 import click
+from google.protobuf.message import Message
 
 from atectl import options, output
+from atectl.history import EVENTS, SNAPSHOTS
 from atectl.nouns import ACTORS, ATESPACES, POOLS, TEMPLATES, WORKERS, Noun, Query
 from atectl.options import Service
 
 
 @click.group()
 def get() -> None:
-    """Show actors, atespaces, workers, templates or pools."""
+    """Show actors, their events and snapshots, atespaces, workers, templates or pools."""
 
 
 def _show(noun: Noun, query: Query, service: Service, output_as: str) -> None:
     listed = service.run(lambda session: noun.fetch(session, query))
-    if output.show(listed, output_as):
+    content = listed if isinstance(listed, Message) else listed.plain()
+    if output.show(content, output_as):
         return
     items = noun.items(listed)
     if output_as == "name":
@@ -31,23 +34,41 @@ def _show(noun: Noun, query: Query, service: Service, output_as: str) -> None:
         click.echo(f"no {noun.plural}", err=True)
 
 
-@click.command("actors")
-@click.argument("name", required=False, default="")
-@click.option("-a", "--atespace", default="", metavar="ATESPACE", help="Only this atespace.")
-@click.option("-A", "--all-atespaces", is_flag=True, help="Every atespace.")
-@options.output_option
-@options.service_options()
-def _actors(
-    *, name: str, atespace: str, all_atespaces: bool, output_as: str, service: Service
-) -> None:
-    """Show actors (-a or -A), or one actor (-a)."""
-    if name and not atespace:
-        msg = "one actor needs its atespace: -a ATESPACE"
-        raise click.UsageError(msg)
-    if bool(atespace) == all_atespaces:
-        msg = "say which actors: either -a ATESPACE or -A"
-        raise click.UsageError(msg)
-    _show(ACTORS, Query(name, atespace), service, output_as)
+def _of_actors(noun: Noun, text: str) -> click.Command:
+    """Return the command of actors, or of what belongs to them."""
+
+    @click.command(noun.plural, help=text)
+    @click.argument("name", required=False, default="", metavar="[ACTOR]")
+    @click.option("-a", "--atespace", default="", metavar="ATESPACE", help="Only this atespace.")
+    @click.option("-A", "--all-atespaces", is_flag=True, help="Every atespace.")
+    @options.output_option
+    @options.service_options()
+    def show(
+        *, name: str, atespace: str, all_atespaces: bool, output_as: str, service: Service
+    ) -> None:
+        if name and not atespace:
+            msg = "one actor needs its atespace: -a ATESPACE"
+            raise click.UsageError(msg)
+        if bool(atespace) == all_atespaces:
+            msg = "say which actors: either -a ATESPACE or -A"
+            raise click.UsageError(msg)
+        _show(noun, Query(name, atespace), service, output_as)
+
+    return show
+
+
+def _actors(noun: Noun) -> click.Command:
+    return _of_actors(noun, "Show actors (-a or -A), or one actor (-a).")
+
+
+def _events(noun: Noun) -> click.Command:
+    return _of_actors(
+        noun, "Show what happened to actors (-a or -A), or to one (-a), deleted ones included."
+    )
+
+
+def _snapshots(noun: Noun) -> click.Command:
+    return _of_actors(noun, "Show the snapshots kept of actors (-a or -A), or of one (-a).")
 
 
 def _named(noun: Noun) -> click.Command:
@@ -82,7 +103,9 @@ def _namespaced(noun: Noun) -> click.Command:
 
 
 _MAKERS: Final[tuple[tuple[Noun, Callable[[Noun], click.Command]], ...]] = (
-    (ACTORS, lambda _: _actors),
+    (ACTORS, _actors),
+    (EVENTS, _events),
+    (SNAPSHOTS, _snapshots),
     (ATESPACES, _named),
     (WORKERS, _named),
     (TEMPLATES, _namespaced),

@@ -4,8 +4,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from google.protobuf.message import Message
-
 from atectl import output
 from atectl.connection import Session
 from atectl.output import Column
@@ -38,7 +36,8 @@ class Noun:
     Attributes:
         singular: As in `-o name` and `delete`.
         plural: As in `get`.
-        fetch: Returns the List response with what a query asks for, all pages in one.
+        fetch: Returns the List response with what a query asks for, all pages in one; or what has
+            a `plain` for json and yaml.
         items: The objects of a List response, in the order to show.
         name: The name of an object.
         columns: Of the tables.
@@ -46,13 +45,14 @@ class Noun:
 
     singular: str
     plural: str
-    fetch: Callable[[Session, Query], Awaitable[Message]]
+    fetch: Callable[[Session, Query], Awaitable[Any]]
     items: Callable[[Any], Sequence[Any]]
     name: Callable[[Any], str]
     columns: tuple[Column[Any], ...]
 
 
-async def _actors(session: Session, query: Query) -> pb.ListActorsResponse:
+async def actors_of(session: Session, query: Query) -> pb.ListActorsResponse:
+    """Return the actors of a query, all pages in one."""
     if query.name:
         ref = pb.ActorRef(atespace=query.scope, name=query.name)
         got = await session.call(session.actors.GetActor, pb.GetActorRequest(actor_ref=ref))
@@ -101,8 +101,23 @@ def _resources(kind: str) -> Callable[[Session, Query], Awaitable[pb.ListResourc
 
 def status_name(actor: pb.Actor) -> str:
     """Return the status of an actor without its prefix, also one that this version lacks."""
+    return status_text(actor.status)
+
+
+def status_line(actor: pb.Actor) -> str:
+    """Return what a verb says of the actor that it left."""
+    where = ""
+    if actor.ateom_pod_ip:
+        where = f" at {actor.ateom_pod_ip} (worker {actor.ateom_pod_name})"
+    return f"actor/{actor.actor_id} {status_name(actor)}{where}"
+
+
+def status_text(status: int) -> str:
+    """Return a status without its prefix; empty: there is none."""
+    if status == pb.Actor.STATUS_UNSPECIFIED:
+        return ""
     names = {value.number: value.name for value in pb.Actor.Status.DESCRIPTOR.values}
-    return names.get(actor.status, f"STATUS_STATUS_{actor.status}").removeprefix("STATUS_")
+    return names.get(status, f"STATUS_STATUS_{status}").removeprefix("STATUS_")
 
 
 def worker_state(worker: pb.Worker) -> str:
@@ -150,7 +165,7 @@ def _images(resource: pb.Resource) -> str:
 ACTORS: Final = Noun(
     "actor",
     "actors",
-    _actors,
+    actors_of,
     lambda listed: sorted(listed.actors, key=lambda actor: (actor.atespace, actor.actor_id)),
     lambda actor: actor.actor_id,
     (
@@ -197,8 +212,9 @@ WORKERS: Final = Noun(
         Column("ADDRESS", lambda worker: worker.ip),
         Column("NODE", lambda worker: worker.node_name, wide=True),
         Column("CLAIM", lambda worker: str(worker.claim), wide=True),
-        Column("REASON", lambda worker: worker.reason, wide=True),
         Column("UID", lambda worker: worker.worker_pod_uid, wide=True),
+        # Why it is offered to nobody; a sentence, so it comes last.
+        Column("REASON", lambda worker: worker.reason),
     ),
 )
 

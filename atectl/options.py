@@ -10,6 +10,7 @@ import click
 
 from atectl import connection
 from atectl.connection import Session, Where
+from atepb import ateapi_pb2 as pb
 
 ResultT = TypeVar("ResultT")
 # Click's decorators keep the type of what they decorate only as far as they are told.
@@ -22,6 +23,11 @@ RESUME_TIMEOUT_S: Final = 600.0
 # An upload may take an hour.
 SUSPEND_TIMEOUT_S: Final = 4000.0
 
+POLICIES: Final = {
+    "crash": pb.FAILURE_POLICY_CRASH,
+    "keep-running": pb.FAILURE_POLICY_KEEP_RUNNING,
+    "pause": pb.FAILURE_POLICY_PAUSE,
+}
 OUTPUTS: Final = ("table", "wide", "json", "yaml", "name")
 
 
@@ -97,6 +103,21 @@ def atespace_option(command: CommandT) -> CommandT:
     """Add a required -a."""
     return click.option(
         "-a", "--atespace", required=True, metavar="ATESPACE", help="Atespace of the actor."
+    )(command)
+
+
+def on_failure_option(command: CommandT) -> CommandT:
+    """Add --on-failure; the command gets the message's value."""
+
+    def value(_context: object, _option: object, said: str | None) -> int:
+        return POLICIES[said] if said else pb.FAILURE_POLICY_UNSPECIFIED
+
+    return click.option(
+        "--on-failure",
+        type=click.Choice(tuple(POLICIES)),
+        callback=value,
+        help="If it cannot be saved: give it up, let it go on, or leave it paused with the copy "
+        "on its node; by default what its template says.",
     )(command)
 
 

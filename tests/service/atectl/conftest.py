@@ -33,6 +33,14 @@ class Actors(rpc.ActorServiceServicer):
         self.page_tokens: list[str] = []
         self.page_size = 2
         self.deleted_any_state: list[bool] = []
+        self.policies: list[int] = []
+        self.reverts: list[pb.RevertActorRequest] = []
+        self.skipped: list[pb.SkippedSnapshot] = []
+        self.snapshots: dict[tuple[str, str], list[pb.SnapshotInfo]] = {}
+        self.events: list[pb.Event] = []
+        # {page token: what the next request for that page fails with}
+        self.fail_pages: dict[str, AteError] = {}
+        self.dump: list[pb.DumpActorResponse | AteError] = []
 
     def add(self, atespace: str, name: str, **fields: object) -> pb.Actor:
         actor = pb.Actor(
@@ -80,6 +88,7 @@ class Actors(rpc.ActorServiceServicer):
     ) -> pb.SuspendActorResponse:
         if self.silent is not None:
             await self.silent.wait()
+        self.policies.append(request.on_failure)
         actor = self.find(request.actor_ref)
         actor.status = pb.Actor.STATUS_SUSPENDED
         actor.ateom_pod_ip = ""
@@ -88,6 +97,7 @@ class Actors(rpc.ActorServiceServicer):
     async def PauseActor(
         self, request: pb.PauseActorRequest, context: Context
     ) -> pb.PauseActorResponse:
+        self.policies.append(request.on_failure)
         actor = self.find(request.actor_ref)
         actor.status = pb.Actor.STATUS_PAUSED
         actor.ateom_pod_ip = ""
@@ -100,6 +110,56 @@ class Actors(rpc.ActorServiceServicer):
         del self.actors[request.actor_ref.atespace, request.actor_ref.name]
         self.deleted_any_state.append(request.any_state)
         return pb.DeleteActorResponse()
+
+    async def RevertActor(
+        self, request: pb.RevertActorRequest, context: Context
+    ) -> pb.RevertActorResponse:
+        self.reverts.append(request)
+        actor = self.find(request.actor_ref)
+        actor.status = pb.Actor.STATUS_SUSPENDED
+        if request.resume:
+            actor.status = pb.Actor.STATUS_RUNNING
+            actor.ateom_pod_ip, actor.ateom_pod_name = "198.18.0.2", "local-0"
+        return pb.RevertActorResponse(
+            actor=actor,
+            snapshot_id=actor.latest_snapshot_info.snapshot_id,
+            skipped=self.skipped,
+        )
+
+    async def ListSnapshots(
+        self, request: pb.ListSnapshotsRequest, context: Context
+    ) -> pb.ListSnapshotsResponse:
+        self.find(request.actor_ref)
+        key = request.actor_ref.atespace, request.actor_ref.name
+        return pb.ListSnapshotsResponse(snapshots=self.snapshots.get(key, []))
+
+    async def ListEvents(
+        self, request: pb.ListEventsRequest, context: Context
+    ) -> pb.ListEventsResponse:
+        self.page_tokens.append(request.page_token)
+        if request.page_token in self.fail_pages:
+            raise self.fail_pages.pop(request.page_token)
+        start = int(request.page_token or "0")
+        page = self.events[start : start + self.page_size]
+        more = start + self.page_size < len(self.events)
+        return pb.ListEventsResponse(
+            # A page may be short, or empty.
+            events=[
+                event
+                for event in page
+                if request.atespace in ("", event.atespace) and request.actor in ("", event.actor)
+            ],
+            next_page_token=str(start + self.page_size) if more else "",
+        )
+
+    async def DumpActor(
+        self, request: pb.DumpActorRequest, context: Context
+    ) -> AsyncIterator[pb.DumpActorResponse]:
+        self.find(request.actor_ref)
+        for part in self.dump:
+            if isinstance(part, AteError):
+                raise part
+            yield part
 
     async def ListActors(
         self, request: pb.ListActorsRequest, context: Context

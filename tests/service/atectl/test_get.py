@@ -111,15 +111,24 @@ async def test_actors_need_exactly_one_scope(ate: Ate, arguments: list[str]) -> 
 async def test_table_of_workers(ate: Ate, control: Control) -> None:
     control.actors.workers += [
         pb.Worker(worker_pod="local-1", state=pb.Worker.STATE_FREE, ip="198.18.0.3"),
+        pb.Worker(
+            worker_pod="local-2",
+            state=pb.Worker.STATE_QUARANTINED,
+            reason="its node did not say that the sandbox is gone",
+        ),
         # One that does not say its state, as the reference system's.
         pb.Worker(worker_pod="local-0", actor_id="counter", actor_atespace="demo"),
     ]
     for worker in control.actors.workers:
         worker.worker_namespace, worker.worker_pool = "default", "local"
     assert rows((await ate("get", "workers")).out) == [
-        ["NAMESPACE", "POOL", "NAME", "STATE", "ACTOR", "ADDRESS"],
-        ["default", "local", "local-0", "ASSIGNED", "demo/counter", "-"],
-        ["default", "local", "local-1", "FREE", "-", "198.18.0.3"],
+        ["NAMESPACE", "POOL", "NAME", "STATE", "ACTOR", "ADDRESS", "REASON"],
+        ["default", "local", "local-0", "ASSIGNED", "demo/counter", "-", "-"],
+        ["default", "local", "local-1", "FREE", "-", "198.18.0.3", "-"],
+        [
+            *["default", "local", "local-2", "QUARANTINED", "-", "-"],
+            *["its", "node", "did", "not", "say", "that", "the", "sandbox", "is", "gone"],
+        ],
     ]
     one = json.loads((await ate("get", "worker", "local-1", "-o", "json")).out)
     assert [worker["workerPod"] for worker in one["workers"]] == ["local-1"]

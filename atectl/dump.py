@@ -1,0 +1,134 @@
+"""`ate dump`: everything that is kept of an actor, as one tar."""
+
+import contextlib
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Final
+
+import click
+
+from atectl import options, output
+from atectl.connection import Session
+from atectl.options import Service
+from atectl.tar import TarStream
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from atepb import ateapi_pb2 as pb
+
+STDOUT: Final = "-"
+# What is missing, and why; the service writes it.
+_NOTES: Final = "NOTES.txt"
+_MOST_NOTES_BYTES: Final = 64 * 1024
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+@click.group()
+def dump() -> None:
+    """Fetch what is kept of an actor, for diagnosis."""
+
+
+@dump.command("actor")
+@click.argument("name")
+@options.atespace_option
+@click.option(
+    "--to", "path", required=True, metavar="FILE", help="The tar to write; - for standard output."
+)
+@click.option("--force", is_flag=True, help="Overwrite FILE.")
+@options.service_options(options.SUSPEND_TIMEOUT_S)
+def _actor(*, name: str, atespace: str, path: str, force: bool, service: Service) -> None:
+    """Write a tar of an actor: records, events, snapshot files and last output.
+
+    Of a CRASHED actor: the snapshot that it could not be restored from, and the copy of what could
+    not be saved. FILE can be read by its owner only: the actor's memory is in it.
+    """
+    request = pb.DumpActorRequest(actor_ref=pb.ActorRef(atespace=atespace, name=name))
+    if path == STDOUT:
+        _check_no_terminal()
+        done = service.run(lambda session: _fetch(session, request, sys.stdout.buffer))
+    else:
+        file = Path(path)
+        _check_free(file, force=force)
+        with _written(file) as opened:
+            done = service.run(lambda session: _fetch(session, request, opened))
+            _check_free(file, force=force)
+    for line in done.notes:
+        click.echo(f"note: {line}", err=True)
+    size = output.size(done.size_bytes)
+    where = "" if path == STDOUT else f" to {path}"
+    told = f"actor/{name} dumped{where} ({done.files} files, {size})"
+    click.echo(told, err=path == STDOUT)
+
+
+@dataclass(frozen=True, slots=True)
+class _Done:
+    files: int
+    size_bytes: int
+    notes: list[str]
+
+
+async def _fetch(session: Session, request: pb.DumpActorRequest, to: IO[bytes]) -> _Done:
+    tar = TarStream(to)
+    notes = bytearray()
+    reading_notes = False
+    async with contextlib.aclosing(session.stream(session.actors.DumpActor, request)) as parts:
+        async for part in parts:
+            if part.HasField("file"):
+                reading_notes = part.file.path == _NOTES
+                tar.begin(part.file.path, part.file.size_bytes)
+                continue
+            tar.add(part.data)
+            if reading_notes and len(notes) < _MOST_NOTES_BYTES:
+                notes += part.data
+    tar.end()
+    lines = [output.clean(line) for line in notes.decode(errors="replace").splitlines()]
+    return _Done(tar.files, tar.size_bytes, lines)
+
+
+def _check_no_terminal() -> None:
+    if sys.stdout.isatty():
+        msg = "a tar is nothing for a terminal: --to FILE, or pipe it"
+        raise click.UsageError(msg)
+
+
+def _check_free(path: Path, *, force: bool) -> None:
+    """Refuse to write over what is there.
+
+    Raises:
+        AteError: ALREADY_EXISTS, INVALID_ARGUMENT.
+    """
+    if path.is_dir():
+        msg = f"cannot write {path}: it is a folder"
+        raise AteError(Reason.INVALID_ARGUMENT, msg)
+    if not force and os.path.lexists(path):
+        msg = f"cannot write {path}: it exists; --force overwrites it"
+        raise AteError(Reason.ALREADY_EXISTS, msg)
+
+
+@contextlib.contextmanager
+def _written(path: Path) -> Iterator[IO[bytes]]:
+    """Give a file that becomes the one of that name when all went well, else nothing.
+
+    Raises:
+        AteError: It cannot be written.
+    """
+    scratch = ""
+    try:
+        fd, scratch = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
+        with os.fdopen(fd, "wb") as opened:
+            yield opened
+            opened.flush()
+            os.fsync(opened.fileno())
+        Path(scratch).replace(path)
+        scratch = ""
+    except OSError as exc:
+        reason = Reason.NODE_OUT_OF_RESOURCES if exc.errno in _FULL else Reason.INVALID_ARGUMENT
+        msg = f"cannot write {path}: {exc.strerror or exc}"
+        raise AteError(reason, msg) from exc
+    finally:
+        if scratch:
+            Path(scratch).unlink(missing_ok=True)
