@@ -7,6 +7,7 @@ import sys
 
 import uvloop
 
+import atefail
 from ateapi import app
 from ateapi.config import Config
 from ateerrors.errors import AteError
@@ -35,6 +36,7 @@ def main() -> int:
     if not flags.insecure and any(not it.startswith("unix:") for it in flags.listen):
         parser.error("--listen HOST:PORT is plaintext: say --insecure, or use unix:PATH")
     log.configure("ateapi", flags.log_level)
+    atefail.from_environment("ateapi")
     config = Config(store=flags.store, listen=tuple(flags.listen))
     return uvloop.run(_serve(config))
 

@@ -13,6 +13,7 @@ from ateapi.store.rows import ResourceRow
 from ateapi.store.store import Store
 from ateerrors.errors import AteError, FieldViolation, invalid_argument
 from ateerrors.reason import Reason
+from atefail import serves
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
 
@@ -29,6 +30,7 @@ _CONFIGURED: Final = pb.ApplyResponse.ACTION_CONFIGURED
 _REPLACED: Final = pb.ApplyResponse.ACTION_REPLACED
 
 
+@serves("ateapi.serve")
 class Catalog(rpc.CatalogServicer):
     """`ateapi.Catalog`."""
 

@@ -21,6 +21,7 @@ from ateapi.store.store import Store
 from ateapi.views import Views
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import effect
 from atepb import ateapi_pb2 as pb
 from atepb import atelet_pb2
 from atepb import atelet_pb2_grpc as node_rpc
@@ -207,6 +208,7 @@ class Dumps:
             break
         notes.append(f"{missing}; {_about(request.snapshots)}")
 
+    @effect("ateapi.node.Dump")
     async def _ask(
         self, node_id: str, actor_uid: str, snapshots: Sequence[SnapshotRow]
     ) -> AsyncGenerator[Part, None]:

@@ -1,16 +1,19 @@
 """Calls to the atelets: where each is, and what a command to it carries."""
 
 import uuid
-from typing import Final
+from typing import Final, TypeVar
+
+from google.protobuf.message import Message
 
 from ateapi.lifecycle import Verb
 from ateapi.store.rows import NodeRow, OperationRow, SnapshotKind, SnapshotRow, WorkerRow
 from ateapi.template import Template, workload_spec
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import rpcs
 from atepb import atelet_pb2 as pb
 from atepb import atelet_pb2_grpc as rpc
-from aterpc.channels import Channels, call
+from aterpc.channels import Channels, ResponseT, UnaryMethod, call
 
 # Longer than what the node allows itself for an image, a transfer and the readiness probe.
 RESTORE_S: Final = 300.0
@@ -22,6 +25,14 @@ RESET_S: Final = 40.0
 LOOK_S: Final = 10.0
 # Stands in fences for the actor of a worker that never had one: nodes take no empty name.
 NOBODY: Final = str(uuid.UUID(int=0))
+
+MessageT = TypeVar("MessageT", bound=Message)
+_failpoint = rpcs(
+    "ateapi.node",
+    pb.DESCRIPTOR.services_by_name["AteomHerder"],
+    # The one is ateapi.dump's, the other for people.
+    but=("Dump", "GetOutcome"),
+)
 
 
 class NodeClients:
@@ -68,7 +79,7 @@ class NodeClients:
             spec=workload_spec(template, with_env=True),
             fence=fence(operation),
         )
-        return await call(self.of(node_id).Run, request, timeout_s=RESTORE_S)
+        return await _call(self.of(node_id).Run, request, timeout_s=RESTORE_S)
 
     async def restore(
         self, node_id: str, operation: OperationRow, template: Template, snapshot: SnapshotRow
@@ -86,7 +97,7 @@ class NodeClients:
             fence=fence(operation),
         )
         _locate(request, snapshot)
-        return await call(self.of(node_id).Restore, request, timeout_s=RESTORE_S)
+        return await _call(self.of(node_id).Restore, request, timeout_s=RESTORE_S)
 
     async def checkpoint(
         self,
@@ -116,7 +127,7 @@ class NodeClients:
         else:
             request.type = pb.CHECKPOINT_TYPE_EXTERNAL
             request.external_config.snapshot_uri_prefix = operation.destination
-        return await call(self.of(node_id).Checkpoint, request, timeout_s=CHECKPOINT_S)
+        return await _call(self.of(node_id).Checkpoint, request, timeout_s=CHECKPOINT_S)
 
     async def upload(
         self, node_id: str, operation: OperationRow, snapshot: SnapshotRow
@@ -129,19 +140,19 @@ class NodeClients:
             manifest_digest=snapshot.digest,
             snapshot_uri_prefix=operation.destination,
         )
-        return await call(self.of(node_id).Upload, request, timeout_s=CHECKPOINT_S)
+        return await _call(self.of(node_id).Upload, request, timeout_s=CHECKPOINT_S)
 
     async def reset(self, node_id: str, worker_uid: str, by: pb.Fence) -> None:
         """Have whatever the worker holds ended and proved gone."""
         request = pb.ResetRequest(target_ateom_uid=worker_uid, fence=by)
-        await call(self.of(node_id).Reset, request, timeout_s=RESET_S)
+        await _call(self.of(node_id).Reset, request, timeout_s=RESET_S)
 
     async def cancel(self, node_id: str, operation: OperationRow) -> pb.CancelResponse:
         """Stop a checkpoint where it can still be stopped."""
         request = pb.CancelRequest(
             target_ateom_uid=operation.worker_uid or "", fence=fence(operation)
         )
-        return await call(self.of(node_id).Cancel, request, timeout_s=RESET_S)
+        return await _call(self.of(node_id).Cancel, request, timeout_s=RESET_S)
 
     async def made(self, node_id: str, operation: OperationRow) -> pb.Snapshot | None:
         """Return the snapshot that a suspend or pause was to write, if it is complete."""
@@ -150,14 +161,14 @@ class NodeClients:
             request.local_config.snapshot_prefix = operation.destination
         else:
             request.external_config.snapshot_uri_prefix = operation.destination
-        response = await call(self.of(node_id).StatSnapshot, request, timeout_s=LOOK_S)
+        response = await _call(self.of(node_id).StatSnapshot, request, timeout_s=LOOK_S)
         return response.snapshot if response.HasField("snapshot") else None
 
     async def local_copy(self, node_id: str, operation: OperationRow) -> pb.Snapshot | None:
         """Return the copy on its node of what a suspend was to upload, if it is complete."""
         request = pb.StatSnapshotRequest(actor_uid=operation.actor_uid)
         request.local_config.snapshot_prefix = operation.snapshot_id
-        response = await call(self.of(node_id).StatSnapshot, request, timeout_s=LOOK_S)
+        response = await _call(self.of(node_id).StatSnapshot, request, timeout_s=LOOK_S)
         return response.snapshot if response.HasField("snapshot") else None
 
     async def verify(self, node_id: str, actor_uid: str, snapshot: SnapshotRow) -> None:
@@ -172,11 +183,11 @@ class NodeClients:
             request.local_config.snapshot_prefix = snapshot.location
         else:
             request.external_config.snapshot_uri_prefix = snapshot.location
-        await call(self.of(node_id).StatSnapshot, request, timeout_s=RESTORE_S)
+        await _call(self.of(node_id).StatSnapshot, request, timeout_s=RESTORE_S)
 
     async def kept(self, node_id: str) -> dict[str, tuple[list[str], bool]]:
         """Return what a node keeps: `{actor uid: (local snapshot prefixes, has logs)}`."""
-        answer = await call(self.of(node_id).ListKept, pb.ListKeptRequest(), timeout_s=LOOK_S)
+        answer = await _call(self.of(node_id).ListKept, pb.ListKeptRequest(), timeout_s=LOOK_S)
         return {
             kept.actor_uid: (list(kept.snapshot_prefixes), kept.has_logs) for kept in answer.kept
         }
@@ -185,17 +196,17 @@ class NodeClients:
         """Remove a local snapshot; fine when there is none."""
         request = pb.DeleteSnapshotRequest(actor_uid=actor_uid)
         request.local_config.snapshot_prefix = prefix
-        await call(self.of(node_id).DeleteSnapshot, request, timeout_s=RESET_S)
+        await _call(self.of(node_id).DeleteSnapshot, request, timeout_s=RESET_S)
 
     async def delete_logs(self, node_id: str, actor_uid: str) -> None:
         """Remove the kept output of an actor; fine when there is none."""
         request = pb.DeleteLogsRequest(actor_uid=actor_uid)
-        await call(self.of(node_id).DeleteLogs, request, timeout_s=RESET_S)
+        await _call(self.of(node_id).DeleteLogs, request, timeout_s=RESET_S)
 
     async def wake(self, worker: WorkerRow) -> None:
         """Let a paused sandbox go on that no operation is about."""
         request = pb.CancelRequest(target_ateom_uid=worker.uid, fence=fence_of(worker))
-        await call(self.of(worker.node_id).Cancel, request, timeout_s=RESET_S)
+        await _call(self.of(worker.node_id).Cancel, request, timeout_s=RESET_S)
 
     async def delete_snapshot(self, node_id: str, actor_uid: str, snapshot: SnapshotRow) -> None:
         """Remove a snapshot's files; fine when there are none."""
@@ -204,7 +215,14 @@ class NodeClients:
             request.local_config.snapshot_prefix = snapshot.location
         else:
             request.external_config.snapshot_uri_prefix = snapshot.location
-        await call(self.of(node_id).DeleteSnapshot, request, timeout_s=RESET_S)
+        await _call(self.of(node_id).DeleteSnapshot, request, timeout_s=RESET_S)
+
+
+async def _call(
+    method: UnaryMethod[MessageT, ResponseT], request: MessageT, *, timeout_s: float
+) -> ResponseT:
+    async with _failpoint(request):
+        return await call(method, request, timeout_s=timeout_s)
 
 
 def fence(operation: OperationRow) -> pb.Fence:

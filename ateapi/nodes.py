@@ -14,6 +14,7 @@ from ateapi.store.store import Store
 from ateapi.supervision import Known, Supervision
 from ateerrors.errors import AteError, FieldViolation, invalid_argument
 from ateerrors.reason import Reason
+from atefail import serves
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
 
@@ -30,6 +31,7 @@ class _Session:
     known: Known = field(default_factory=dict)
 
 
+@serves("ateapi.serve")
 class NodeService(rpc.NodeServiceServicer):
     """Sessions of nodes, and what follows from their beats."""
 

@@ -15,6 +15,7 @@ from ateapi.store.store import Store
 from ateapi.views import Views
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import serves
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
 from aterpc import log
@@ -109,6 +110,7 @@ def register(
     return _NAMES
 
 
+@serves("ateapi.serve")
 class ActorServicer(rpc.ActorServiceServicer):
     """`ateapi.ActorService`."""
 

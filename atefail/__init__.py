@@ -22,7 +22,7 @@ from atefail.control import (
     simulated_kills,
 )
 from atefail.kinds import CALL, SERVED, STORE, SYSTEM, Kind
-from atefail.points import Failpoint, effect, effects, failpoint, serves
+from atefail.points import Failpoint, effect, effects, failpoint, rpcs, serves
 
 __all__ = [
     "CALL",
@@ -45,6 +45,7 @@ __all__ = [
     "observing",
     "on_kill",
     "revive",
+    "rpcs",
     "serves",
     "simulated_kills",
 ]

@@ -4,12 +4,14 @@ import asyncio
 import functools
 import inspect
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Final, TypeVar, cast
 
 import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from google.protobuf.message import Message
 
 from atefail import faults
 from atefail.board import BOARD
@@ -130,15 +132,48 @@ def effect(name: str, kind: Kind = CALL) -> Callable[[FunctionT], FunctionT]:
     return decorate
 
 
-def effects(prefix: str, kind: Kind = CALL) -> Callable[[ClassT], ClassT]:
-    """Put the failpoint `<prefix>.<method>` around each public async method of a class."""
+def effects(
+    prefix: str, kind: Kind = CALL, *, but: Collection[str] = ()
+) -> Callable[[ClassT], ClassT]:
+    """Put the failpoint `<prefix>.<method>` around each public async method of a class.
+
+    Args:
+        prefix: `<program>.<thing>`.
+        kind: What the methods are.
+        but: Those that are no effect.
+    """
 
     def decorate(cls: ClassT) -> ClassT:
         for method, function in _methods(cls):
-            setattr(cls, method, effect(f"{prefix}.{method}", kind)(function))
+            if method not in but:
+                setattr(cls, method, effect(f"{prefix}.{method}", kind)(function))
         return cls
 
     return decorate
+
+
+def rpcs(
+    prefix: str, service: ServiceDescriptor, *, but: Collection[str] = ()
+) -> Callable[[Message], Failpoint]:
+    """Return what makes the failpoint `<prefix>.<Rpc>` of a call, which it tells by the request.
+
+    Args:
+        prefix: `<program>.<callee>`.
+        service: Whose calls they are; no two of its methods take the same type of request.
+        but: Those that are never made.
+    """
+    by_request = {
+        rpc.input_type.name: f"{prefix}.{rpc.name}"
+        for rpc in service.methods
+        if rpc.name not in but
+    }
+    for name in by_request.values():
+        _declared[name] = CALL
+
+    def of(request: Message) -> Failpoint:
+        return failpoint(by_request[request.DESCRIPTOR.name]) if BOARD.is_armed else _OFF
+
+    return of
 
 
 def serves(prefix: str) -> Callable[[ClassT], ClassT]:

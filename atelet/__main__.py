@@ -7,18 +7,20 @@ from pathlib import Path
 
 import uvloop
 
+import atefail
 from ateerrors.errors import AteError
 from atelet.app import running
-from atelet.config import Config
+from atelet.config import KEPT_LOGS_BYTES, UPLOAD_STALL_S, Config
 from aterpc import log
 from aterpc.server import until_signalled
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; return its exit code."""
-    config = _config(argv)
     log.configure("atelet")
+    atefail.from_environment("atelet")
     try:
+        config = _config(argv)
         uvloop.run(_serve(config))
     except AteError as exc:
         sys.stderr.write(f"atelet: {exc.message}\n")
@@ -37,12 +39,28 @@ def _config(argv: Sequence[str] | None) -> Config:
     parser.add_argument("--listen", required=True, help="unix:PATH or HOST:PORT")
     parser.add_argument("--control", required=True, help="target of the control service")
     parser.add_argument("--node-name", required=True)
+    parser.add_argument(
+        "--upload-stall",
+        type=float,
+        default=UPLOAD_STALL_S,
+        metavar="SECONDS",
+        help="an upload without progress for that long has failed (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--kept-logs",
+        type=int,
+        default=KEPT_LOGS_BYTES,
+        metavar="BYTES",
+        help="what the output of ended activations may take (default: %(default)d)",
+    )
     args = parser.parse_args(argv)
     return Config(
         state_dir=args.state_dir.absolute(),
         listen=args.listen,
         control=args.control,
         node_name=args.node_name,
+        upload_stall_s=args.upload_stall,
+        kept_logs_bytes=args.kept_logs,
     )
 
 

@@ -48,10 +48,12 @@ from ateapi.store.rows import (
 from ateapi.store.sqlite import SqliteEngine
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import STORE, effects
 
 _SQLITE = "sqlite:"
 
 
+@effects("ateapi.store", STORE, but=("close",))
 class Store:
     """Verbs over an engine; used from the event loop that opened it.
 

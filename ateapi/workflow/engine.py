@@ -12,6 +12,7 @@ import tenacity
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Sandbox
+from atefail import failpoint
 from atepb import ateapi_pb2 as pb
 
 
@@ -105,12 +106,17 @@ async def _execute(step: Step[MeasuredT], state: MeasuredT) -> None:
     known = len(state.phases)
     started = time.perf_counter_ns()
     try:
-        await with_retries(step.retry, lambda: step.execute(state))
+        await with_retries(step.retry, lambda: _attempt(step, state))
     finally:
         elapsed = (time.perf_counter_ns() - started) // 1000
         # What the node measured itself is not the step's own time.
         inner = sum(phase.elapsed_us for phase in state.phases[known:])
         state.phases.insert(known, pb.Phase(name=step.name, elapsed_us=max(0, elapsed - inner)))
+
+
+async def _attempt(step: Step[MeasuredT], state: MeasuredT) -> None:
+    async with failpoint(f"ateapi.step.{step.name}"):
+        await step.execute(state)
 
 
 async def with_retries(policy: RetryPolicy, attempt: Callable[[], Awaitable[None]]) -> None:
