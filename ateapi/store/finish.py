@@ -52,7 +52,7 @@ def finish(x: Execute, operation_id: str, owner: str, outcome: Finish) -> ActorR
         raise refusals.not_owner("finish", operation_id)
     now = now_ms()
     x("delete from operations where operation_id = ?", (operation_id,))
-    _settle_worker(x, row[UID], operation[_OPERATION_WORKER], outcome)
+    _settle_worker(x, row, operation[_OPERATION_WORKER], outcome)
     latest = snapshots.settle(x, row, outcome.snapshot, outcome.bad_snapshot_id, outcome.salvage)
     if _is_kept_on_node(outcome, operation):
         snapshots.give_up_upload(x, row, operation)
@@ -109,21 +109,26 @@ def _repeated(x: Execute, operation_id: str, owner: str, outcome: Finish) -> Act
     return decode.actor(row)
 
 
-def _settle_worker(x: Execute, actor_uid: str, worker_uid: str | None, outcome: Finish) -> None:
-    if worker_uid is None or outcome.worker is WorkerFate.KEEP:
+def _settle_worker(x: Execute, row: Row, worker_uid: str | None, outcome: Finish) -> None:
+    if worker_uid is None:
+        if outcome.crash is not None:
+            # None was recorded: if one is there all the same, nobody else would see to it.
+            take_worker(x, row, outcome.crash.reason.value)
+        return
+    if outcome.worker is WorkerFate.KEEP:
         return
     if outcome.worker is WorkerFate.FREE:
         x(
             "update workers set status = 1, actor_uid = null, epoch = 0, reason = '', slot = ?"
             " where uid = ? and actor_uid = ?",
-            (draw_slot(), worker_uid, actor_uid),
+            (draw_slot(), worker_uid, row[UID]),
         )
         return
     reason = outcome.worker_reason or (outcome.reason.value if outcome.reason else "unknown")
     x(
         "update workers set status = 3, claim = claim + 1, reason = ?"
         " where uid = ? and actor_uid = ?",
-        (reason, worker_uid, actor_uid),
+        (reason, worker_uid, row[UID]),
     )
 
 

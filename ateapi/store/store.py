@@ -52,6 +52,9 @@ from atefail import STORE, effects
 
 _SQLITE = "sqlite:"
 
+# Of how many actors one read says what is known of what a node keeps.
+_KEPT_AT_ONCE = 250
+
 
 @effects("ateapi.store", STORE, but=("close",))
 class Store:
@@ -197,7 +200,14 @@ class Store:
 
     async def unknown(self, kept: Mapping[str, Sequence[str]]) -> list[Unknown]:
         """Say what nobody knows of what a node keeps: `{actor uid: local snapshot prefixes}`."""
-        return await self._read(reverts.unknown, kept)
+        found: list[Unknown] = []
+        items = list(kept.items())
+        for start in range(0, len(items), _KEPT_AT_ONCE):
+            some = dict(items[start : start + _KEPT_AT_ONCE])
+            found += await self._read(reverts.unknown, some)
+            # A look keeps the event loop for a moment: others are let in between.
+            await asyncio.sleep(0)
+        return found
 
     async def create_actor(
         self,

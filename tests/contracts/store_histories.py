@@ -6,10 +6,30 @@ import random
 import pytest
 
 from ateapi.lifecycle import Status, Verb
-from ateapi.store.rows import ActorRef, Begun, Finish, OperationRow, WorkerFate, WorkerStatus
+from ateapi.store.rows import (
+    ActorRef,
+    Begun,
+    Finish,
+    OperationRow,
+    Revert,
+    WorkerFate,
+    WorkerStatus,
+)
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
-from tests.contracts.store_lab import BOB, OWNER, Lab, crash, new_id, report, request, success
+from tests.contracts.store_lab import (
+    BOB,
+    OWNER,
+    Lab,
+    crash,
+    local_copy,
+    lost,
+    new_id,
+    parked,
+    report,
+    request,
+    success,
+)
 
 _REFUSALS = {
     Reason.ACTOR_CRASHED,
@@ -18,6 +38,7 @@ _REFUSALS = {
     Reason.ALREADY_EXISTS,
     Reason.NO_FREE_WORKERS,
     Reason.OPERATION_IN_PROGRESS,
+    Reason.SNAPSHOT_UNKNOWN,
     Reason.STALE_EPOCH,
 }
 
@@ -102,9 +123,8 @@ class History:
             await self.check()
 
     async def step(self) -> None:
-        act = self.rng.choice(
-            [self.begin, self.begin, self.begin, self.finish, self.finish, self.upset, self.mend]
-        )
+        often = [self.begin, self.begin, self.begin, self.finish, self.finish]
+        act = self.rng.choice([*often, self.upset, self.mend, self.revert, self.sweep])
         await act()
 
     async def begin(self) -> None:
@@ -123,13 +143,50 @@ class History:
             return
         operation = self.rng.choice(self.seen)
         outcome = success(operation)
+        running = operation.origin is Status.RUNNING
         kind = self.rng.random()
-        if kind < 0.2:
-            outcome = Finish(Status.CRASHED, WorkerFate.QUARANTINE, crash=crash())
+        if kind < 0.1:
+            outcome = lost(operation, bad_snapshot_id=await self.some_snapshot(operation.ref))
+        elif kind < 0.3 and running and operation.verb is Verb.SUSPEND:
+            outcome = parked(operation)
+            if kind < 0.2:
+                copy = local_copy(operation, node_id=self.rng.choice(["n1", "n2"]))
+                outcome = lost(operation, salvage=copy)
         elif kind < 0.4:
-            running = operation.origin is Status.RUNNING
             outcome = Finish(operation.origin, WorkerFate.KEEP if running else WorkerFate.FREE)
         await self.lab.store.finish(operation.operation_id, OWNER, outcome)
+
+    async def some_snapshot(self, ref: ActorRef) -> str:
+        """Return the id of a snapshot, most often the actor's, or none."""
+        row = await self.lab.store.actor(ref)
+        ids = [it.snapshot_id for it in await self.lab.store.snapshots(row.uid)]
+        ids += [it.snapshot_id for _, it in await self.lab.store.condemned(2)]
+        return self.rng.choice(["", *ids])
+
+    async def revert(self) -> None:
+        ref = self.rng.choice(self.refs)
+        row = await self.lab.store.actor(ref)
+        target = await self.some_snapshot(ref)
+        bad = (await self.some_snapshot(ref),)
+        until_ms = self.rng.choice([0, 1])
+        version = row.version - (self.rng.random() < 0.2)
+        any_state = self.rng.random() < 0.5
+        await self.lab.store.revert(Revert(ref, version, target, bad, any_state, until_ms))
+
+    async def sweep(self) -> None:
+        """Do what loops do with what is over, and with what was lost."""
+        kind, store = self.rng.randrange(4), self.lab.store
+        if kind == 0:
+            await store.condemn_salvage(self.rng.choice([0, 4096, 8192]))
+        elif kind == 1:
+            await store.forget_snapshots([it.snapshot_id for _, it in await store.condemned(9)])
+        elif kind == 2:
+            row = await store.actor(self.rng.choice(self.refs))
+            worker = await self.lab.worker(f"w{self.rng.randrange(3)}")
+            await store.adopt(row.uid, row.epoch, worker.uid, worker.claim)
+            await store.await_no_resume(row.uid)
+        else:
+            await store.expire_events((await store.events(None, 0, 9))[-1].time_ms)
 
     async def upset(self) -> None:
         kind, ref = self.rng.randrange(5), self.rng.choice(self.refs)

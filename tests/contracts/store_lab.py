@@ -4,6 +4,7 @@ import asyncio
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ateapi.lifecycle import EDGES, Status, Verb
 from ateapi.store.engine import Engine, Execute, Outcome, Value
@@ -18,6 +19,8 @@ from ateapi.store.rows import (
     OperationRow,
     Preference,
     ResourceRow,
+    Revert,
+    Reverted,
     SnapshotKind,
     SnapshotRow,
     WorkerFate,
@@ -153,8 +156,87 @@ class Lab:
         assert isinstance(rows, list)
         return rows
 
+    async def read(self, sql: str, values: Sequence[Value] = ()) -> list[tuple[Any, ...]]:
+        """Ask something that no verb answers."""
+
+        def run(x: Execute) -> list[tuple[Any, ...]]:
+            return x(sql, values).fetchall()
+
+        return await self.engine.read(run)
+
+    async def suspend_in_vain(self, ref: ActorRef = BOB, **salvage: object) -> ActorRow:
+        """Crash a RUNNING actor by a suspend whose upload fails; its copy becomes salvage."""
+        begun = await self.begin(Verb.SUSPEND, ref)
+        copy = local_copy(begun.operation, **salvage)
+        outcome = lost(begun.operation, salvage=copy)
+        return await self.store.finish(begun.operation.operation_id, OWNER, outcome)
+
+    async def park(self, ref: ActorRef = BOB) -> ActorRow:
+        """End a suspend of a RUNNING actor in PAUSED: its upload failed."""
+        begun = await self.begin(Verb.SUSPEND, ref)
+        outcome = parked(begun.operation)
+        return await self.store.finish(begun.operation.operation_id, OWNER, outcome)
+
+    async def revert(self, snapshot_id: str, ref: ActorRef = BOB, **fields: object) -> ActorRow:
+        """Revert at the newest version."""
+        version = (await self.store.actor(ref)).version
+        reverted = await self.store.revert(
+            Revert(ref, version, snapshot_id, **fields)  # type: ignore[arg-type]  # by each test
+        )
+        assert isinstance(reverted, Reverted)
+        return reverted.actor
+
     async def check(self) -> None:
-        """Assert that actors, workers, operations and events agree (P1)."""
+        """Assert that everything that the store knows agrees (P1, P4)."""
+        await self._check_placement()
+        await self._check_snapshots()
+        await self._check_crashes()
+
+    async def _check_snapshots(self) -> None:
+        """Assert that what an actor is at, or may go back to, is kept, and not without bound."""
+        actors, _ = await self.store.list_actors("", 1000, "")
+        for row in actors:
+            history = {it.snapshot_id: it for it in await self.store.snapshots(row.uid)}
+            assert len(history) <= 9
+            for it in history.values():
+                assert not it.salvage or it.kind is SnapshotKind.LOCAL
+            if row.snapshot is not None:
+                assert history[row.snapshot.snapshot_id] == row.snapshot
+                assert not row.snapshot.salvage
+            if row.status is Status.PAUSED:
+                assert row.snapshot is not None
+                assert row.snapshot.kind is SnapshotKind.LOCAL
+            if row.status is Status.SUSPENDED and row.snapshot is not None:
+                assert row.snapshot.kind is SnapshotKind.EXTERNAL
+            if row.crash is not None:
+                good = [it.snapshot_id for it in history.values() if not it.bad]
+                assert row.crash.last_good_snapshot == (good[0] if good else "")
+                assert row.crash.salvage_snapshot in {"", *history}
+
+    async def _check_crashes(self) -> None:
+        """Assert that the small tables name the actors that they are about, and no others."""
+        actors, _ = await self.store.list_actors("", 1000, "")
+        crashed = {row.uid: row for row in actors if row.status is Status.CRASHED}
+        listed = await self.store.crashed_actors()
+        assert {it.actor.uid: it.actor for it in listed} == crashed
+        for it in listed:
+            assert it.actor.crash is not None
+            assert it.in_a_row == it.actor.crash.crashes_in_a_row >= 1
+        for row, until_ms in await self.store.awaiting_resume():
+            assert until_ms > 0
+            assert row.status is not Status.CRASHED
+        uids = {row.uid for row in actors}
+        for table in ("crashes", "pending_uploads"):
+            assert {uid for (uid,) in await self.read(f"select actor_uid from {table}")} <= uids
+        pending = {uid for (uid,) in await self.read("select actor_uid from pending_uploads")}
+        origins = {row.actor_uid: row.origin for row in await self.store.operations()}
+        for row in actors:
+            if row.uid in pending:
+                assert origins.get(row.uid, row.status) is Status.PAUSED
+        paused = {row.uid for row in actors if row.status is Status.PAUSED}
+        assert {row.uid for row in await self.store.pending_uploads()} == pending & paused
+
+    async def _check_placement(self) -> None:
         actors, token = await self.store.list_actors("", 1000, "")
         assert not token
         by_uid = {row.uid: row for row in actors}
@@ -174,7 +256,8 @@ class Lab:
                 assert worker is None
             assert (row.crash is not None) == (row.status is Status.CRASHED)
         events = await self.store.events(None, 0, 100_000)
-        assert [e.revision for e in events] == list(range(1, len(events) + 1))
+        newest = await self.store.revision()
+        assert [e.revision for e in events] == list(range(newest - len(events) + 1, newest + 1))
 
 
 def request(verb: Verb, ref: ActorRef, version: int, operation_id: str) -> Begin:
@@ -205,6 +288,47 @@ def success(operation: OperationRow) -> Finish:
         epoch=operation.epoch,
     )
     return Finish(EDGES[operation.verb].to, WorkerFate.FREE, snapshot=taken)
+
+
+def local_copy(operation: OperationRow, **fields: object) -> SnapshotRow:
+    """Return the copy on its node of what a suspend was to upload."""
+    values = {
+        "snapshot_id": operation.snapshot_id,
+        "kind": SnapshotKind.LOCAL,
+        "location": operation.snapshot_id,
+        "node_id": "n1",
+        "epoch": operation.epoch,
+    }
+    return snapshot(**{**values, **fields})  # type: ignore[arg-type]  # checked by each test
+
+
+def parked(operation: OperationRow) -> Finish:
+    """Return the outcome of a suspend whose copy stays on its node until it can be uploaded."""
+    return Finish(
+        Status.PAUSED,
+        WorkerFate.FREE,
+        snapshot=local_copy(operation),
+        reason=Reason.SNAPSHOT_UPLOAD_FAILED,
+        message="the upload failed",
+    )
+
+
+def lost(
+    operation: OperationRow, *, salvage: SnapshotRow | None = None, bad_snapshot_id: str = ""
+) -> Finish:
+    """Return the outcome of an operation that crashed its actor."""
+    reason = Reason.SNAPSHOT_UPLOAD_FAILED
+    if operation.verb is Verb.RESUME:
+        reason = Reason.SNAPSHOT_CORRUPT
+    return Finish(
+        Status.CRASHED,
+        WorkerFate.QUARANTINE,
+        bad_snapshot_id=bad_snapshot_id,
+        salvage=salvage,
+        crash=crash(reason, "it failed"),
+        reason=reason,
+        message="it failed",
+    )
 
 
 async def refusal(call: object) -> AteError:
