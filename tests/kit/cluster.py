@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 import yaml
 from google.protobuf import json_format, struct_pb2
@@ -69,6 +69,7 @@ class Cluster:
         self.killed: list[str] = []
         self.acknowledged: dict[str, int] = {}
         self.workers_per_node = workers
+        self._loop = cast("VirtualLoop", asyncio.get_running_loop())
         self._supervised = supervised
         self._dead: list[Life] = []
         self._restarts: set[asyncio.Task[None]] = set()
@@ -103,7 +104,7 @@ class Cluster:
         # A node agent that starts last finds all others at once.
         await asyncio.gather(*(part.start() for part in stopped if part.program != "atelet"))
         await asyncio.gather(*(part.start() for part in stopped if part.program == "atelet"))
-        await eventually(self._assert_registered)
+        await self.all_up()
 
     async def stop(self, program: str, node: int = 0) -> None:
         """Stop a service as SIGTERM does."""
@@ -128,24 +129,22 @@ class Cluster:
         base_state.forget_boot(self.folder, self.paths(node))
         for part in here:
             await part.start()
-        await eventually(self._assert_registered)
+        await self.all_up()
 
     def _die(self, life: Life, *, is_restarted: bool = True) -> None:
         part = next((part for part in self.parts.values() if part.life is life), None)
         if part is None or life.is_dead:
             return
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, VirtualLoop)
         self.killed.append(part.name)
         self._dead.append(life)
         part.died()
-        loop.freeze(life)
+        self._loop.freeze(life)
         self.net.drop(life)
         # The kernel would have done that.
         _unlock(self.paths(part.node).ateom(ATEOM) / "lock")
         if self._supervised and is_restarted:
             context = lives.context_of(None)
-            restart = loop.create_task(
+            restart = self._loop.create_task(
                 self._restart(part), name=f"restart {part.name}", context=context
             )
             self._restarts.add(restart)
@@ -161,8 +160,7 @@ class Cluster:
         """Kill who reached a failpoint that says so."""
         life = lives.current()
         assert life is not None, f"failpoint {point} was reached by the test itself"
-        loop = asyncio.get_running_loop() if _is_in_loop() else None
-        if loop is not None:
+        if _is_in_loop():
             self._die(life)
         else:
             self._loop.call_soon_threadsafe(self._die, life, context=lives.context_of(None))
@@ -171,7 +169,6 @@ class Cluster:
 
     @contextlib.asynccontextmanager
     async def _serving(self) -> AsyncIterator[None]:
-        self._loop = asyncio.get_running_loop()
         with (
             subreaper(),
             atefail.observing(lives.stop_the_dead),
@@ -192,15 +189,21 @@ class Cluster:
                 if part.program == program and part.life is not None:
                     await part.stop()
         for life in self._dead:
+            self._loop.thaw(life)
             await life.bury()
         for machine in self.machines:
             machine.restart()
 
-    async def _assert_registered(self) -> None:
-        wanted = self.workers_per_node * len(self.machines)
-        assert len(await self.workers()) == wanted
-        nodes = await self.store.nodes()
-        assert len(nodes) == len(self.machines)
+    async def all_up(self) -> None:
+        """Wait until every service runs, started again or not, and every worker is heard of."""
+        await eventually(self._assert_up, within_s=REST_S)
+
+    async def _assert_up(self) -> None:
+        assert not [part.name for part in self.parts.values() if part.life is None]
+        assert not self._restarts
+        workers = await self.workers()
+        assert len(workers) == self.workers_per_node * len(self.machines)
+        assert not [w for w in workers if w.state == pb.Worker.STATE_UNREACHABLE]
 
     # The apps.
 

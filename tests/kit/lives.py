@@ -2,7 +2,7 @@
 
 Every task, callback and thread that a service starts inherits its Life by a context variable. When
 it is killed nothing of it is cancelled, because then its `finally` blocks would run: it stands
-still where it is (`VirtualLoop.freeze`) until it is buried at the end of the test.
+still where it is (`VirtualLoop.freeze`) until the end of the test.
 """
 
 import asyncio
@@ -86,11 +86,7 @@ class Life:
         raise Killed(point)
 
     async def bury(self) -> None:
-        """Cancel what is left of a dead one, so that its threads and connections go away."""
-        self.thaw()
-        parked, self.parked = self.parked, []
-        for handle in parked:
-            handle._run()  # noqa: SLF001  # as the loop would have done
+        """Cancel what is left of a dead one that thaws, so that threads and connections go."""
         end = asyncio.get_running_loop().time() + _BURIAL_S
         while left := [task for task in self.tasks if not task.done()]:
             for task in left:

@@ -92,7 +92,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
         self.most_virtual_s = virtual_s + MOST_VIRTUAL_S
         text = dump(self)
         for life in self._frozen:
-            life.thaw()
+            self.thaw(life)
         msg = f"out of time after {virtual_s:.1f} virtual seconds; the tasks:\n{text}"
         raise OutOfTimeError(msg)
 
@@ -177,6 +177,13 @@ class VirtualLoop(asyncio.SelectorEventLoop):
                 if handle is not None and lives.of(handle._context) is life:
                     remove(key.fd)
         assert life.await_threads(_THREADS_S), f"threads of {life.name} neither end nor stop"
+
+    def thaw(self, life: Life) -> None:
+        """Let a life go on, to be cancelled (`Life.bury`)."""
+        life.thaw()
+        loop: Any = self
+        loop._ready.extend(life.parked)
+        life.parked.clear()
 
 
 class _Selector(selectors.EpollSelector):

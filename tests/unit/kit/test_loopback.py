@@ -173,6 +173,7 @@ async def test_a_killed_server_is_a_lost_connection_and_its_work_stands_still(
         assert is_disconnect(await it.refused())
         await asyncio.sleep(10)
         assert steps == ["begun"]
+        loop.thaw(it.life)
         await it.life.bury()
         assert steps == ["begun", "cleaned up"]
 
