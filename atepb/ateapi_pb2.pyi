@@ -1149,7 +1149,9 @@ class Event(_message.Message):
     actor: _builtins.str
     actor_uid: _builtins.str
     what: _builtins.str
-    """created, updated, deleted, crashed, reverted, `<verb>.begun`, `<verb>.done`, `<verb>.undone`."""
+    """created, updated, deleted, crashed, reverted, `<verb>.begun`, `<verb>.done`, `<verb>.undone`;
+    golden.set of the actor whose snapshot became golden, golden.broken of the one that found so.
+    """
     status: Global___Actor.Status.ValueType
     """Afterwards; unset when it was deleted."""
     operation_id: _builtins.str
@@ -1621,6 +1623,7 @@ class Resource(_message.Message):
     LABELS_FIELD_NUMBER: _builtins.int
     SPEC_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    GOLDEN_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """ActorTemplate | WorkerPool | SandboxConfig"""
     namespace: _builtins.str
@@ -1634,6 +1637,10 @@ class Resource(_message.Message):
     def spec(self) -> _struct_pb2.Struct: ...
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def golden(self) -> Global___GoldenSnapshot:
+        """Of an ActorTemplate; unset: it has none."""
+
     def __init__(
         self,
         *,
@@ -1644,14 +1651,83 @@ class Resource(_message.Message):
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         spec: _struct_pb2.Struct | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        golden: Global___GoldenSnapshot | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "spec", b"spec"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "golden", b"golden", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "kind", b"kind", "labels", b"labels", "name", b"name", "namespace", b"namespace", "spec", b"spec", "uid", b"uid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "golden", b"golden", "kind", b"kind", "labels", b"labels", "name", b"name", "namespace", b"namespace", "spec", b"spec", "uid", b"uid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Resource: _TypeAlias = Resource  # noqa: Y015
+
+@_typing.final
+class GoldenSnapshot(_message.Message):
+    """What the actors of a template's revision begin with that have no snapshot of their own."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _State:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[GoldenSnapshot._State.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: GoldenSnapshot._State.ValueType  # 0
+        STATE_READY: GoldenSnapshot._State.ValueType  # 1
+        STATE_BROKEN: GoldenSnapshot._State.ValueType  # 2
+        """A resume could not be restored from it; no other tries. What follows instead says the
+        template's goldenFallback.
+        """
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: GoldenSnapshot.State.ValueType  # 0
+    STATE_READY: GoldenSnapshot.State.ValueType  # 1
+    STATE_BROKEN: GoldenSnapshot.State.ValueType  # 2
+    """A resume could not be restored from it; no other tries. What follows instead says the
+    template's goldenFallback.
+    """
+
+    STATE_FIELD_NUMBER: _builtins.int
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    ACTOR_REF_FIELD_NUMBER: _builtins.int
+    ACTOR_UID_FIELD_NUMBER: _builtins.int
+    SET_TIME_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    state: Global___GoldenSnapshot.State.ValueType
+    actor_uid: _builtins.str
+    reason: _builtins.str
+    """With STATE_BROKEN: why."""
+    message: _builtins.str
+    @_builtins.property
+    def snapshot(self) -> Global___SnapshotInfo: ...
+    @_builtins.property
+    def actor_ref(self) -> Global___ActorRef:
+        """The actor that it was taken of, which may be gone."""
+
+    @_builtins.property
+    def set_time(self) -> _timestamp_pb2.Timestamp:
+        """When it became the golden one."""
+
+    def __init__(
+        self,
+        *,
+        state: Global___GoldenSnapshot.State.ValueType = ...,
+        snapshot: Global___SnapshotInfo | None = ...,
+        actor_ref: Global___ActorRef | None = ...,
+        actor_uid: _builtins.str = ...,
+        set_time: _timestamp_pb2.Timestamp | None = ...,
+        reason: _builtins.str = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref", "set_time", b"set_time", "snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref", "actor_uid", b"actor_uid", "message", b"message", "reason", b"reason", "set_time", b"set_time", "snapshot", b"snapshot", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GoldenSnapshot: _TypeAlias = GoldenSnapshot  # noqa: Y015
 
 @_typing.final
 class ApplyRequest(_message.Message):
@@ -1851,6 +1927,96 @@ class DeleteResourceResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeleteResourceResponse: _TypeAlias = DeleteResourceResponse  # noqa: Y015
+
+@_typing.final
+class SetGoldenSnapshotRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    ACTOR_REF_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Of the template; no namespace means the default one."""
+    name: _builtins.str
+    @_builtins.property
+    def actor_ref(self) -> Global___ActorRef: ...
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+        actor_ref: Global___ActorRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["actor_ref", b"actor_ref", "name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetGoldenSnapshotRequest: _TypeAlias = SetGoldenSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class SetGoldenSnapshotResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resource(self) -> Global___Resource: ...
+    def __init__(
+        self,
+        *,
+        resource: Global___Resource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetGoldenSnapshotResponse: _TypeAlias = SetGoldenSnapshotResponse  # noqa: Y015
+
+@_typing.final
+class ClearGoldenSnapshotRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMESPACE_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    namespace: _builtins.str
+    """Of the template; no namespace means the default one."""
+    name: _builtins.str
+    def __init__(
+        self,
+        *,
+        namespace: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "namespace", b"namespace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearGoldenSnapshotRequest: _TypeAlias = ClearGoldenSnapshotRequest  # noqa: Y015
+
+@_typing.final
+class ClearGoldenSnapshotResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESOURCE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def resource(self) -> Global___Resource: ...
+    def __init__(
+        self,
+        *,
+        resource: Global___Resource | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["resource", b"resource"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClearGoldenSnapshotResponse: _TypeAlias = ClearGoldenSnapshotResponse  # noqa: Y015
 
 @_typing.final
 class RegisterNodeRequest(_message.Message):

@@ -1627,6 +1627,16 @@ class CatalogStub:
                 request_serializer=atepb_dot_ateapi__pb2.DeleteResourceRequest.SerializeToString,
                 response_deserializer=atepb_dot_ateapi__pb2.DeleteResourceResponse.FromString,
                 _registered_method=True)
+        self.SetGoldenSnapshot = channel.unary_unary(
+                '/ateapi.Catalog/SetGoldenSnapshot',
+                request_serializer=atepb_dot_ateapi__pb2.SetGoldenSnapshotRequest.SerializeToString,
+                response_deserializer=atepb_dot_ateapi__pb2.SetGoldenSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ClearGoldenSnapshot = channel.unary_unary(
+                '/ateapi.Catalog/ClearGoldenSnapshot',
+                request_serializer=atepb_dot_ateapi__pb2.ClearGoldenSnapshotRequest.SerializeToString,
+                response_deserializer=atepb_dot_ateapi__pb2.ClearGoldenSnapshotResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServicer:
@@ -1660,6 +1670,22 @@ class CatalogServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetGoldenSnapshot(self, request, context):
+        """Makes the snapshot of a SUSPENDED actor the golden one of the template's current revision, which
+        must be the actor's: actors of it that have no snapshot begin with it. It is verified first, and
+        kept as long as it is golden, whatever becomes of the actor. Repeating is safe.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClearGoldenSnapshot(self, request, context):
+        """Actors of the template's current revision that have no snapshot boot from its image again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_CatalogServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -1682,6 +1708,16 @@ def add_CatalogServicer_to_server(servicer, server):
                     servicer.DeleteResource,
                     request_deserializer=atepb_dot_ateapi__pb2.DeleteResourceRequest.FromString,
                     response_serializer=atepb_dot_ateapi__pb2.DeleteResourceResponse.SerializeToString,
+            ),
+            'SetGoldenSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetGoldenSnapshot,
+                    request_deserializer=atepb_dot_ateapi__pb2.SetGoldenSnapshotRequest.FromString,
+                    response_serializer=atepb_dot_ateapi__pb2.SetGoldenSnapshotResponse.SerializeToString,
+            ),
+            'ClearGoldenSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClearGoldenSnapshot,
+                    request_deserializer=atepb_dot_ateapi__pb2.ClearGoldenSnapshotRequest.FromString,
+                    response_serializer=atepb_dot_ateapi__pb2.ClearGoldenSnapshotResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1793,6 +1829,60 @@ class Catalog:
             '/ateapi.Catalog/DeleteResource',
             atepb_dot_ateapi__pb2.DeleteResourceRequest.SerializeToString,
             atepb_dot_ateapi__pb2.DeleteResourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetGoldenSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ateapi.Catalog/SetGoldenSnapshot',
+            atepb_dot_ateapi__pb2.SetGoldenSnapshotRequest.SerializeToString,
+            atepb_dot_ateapi__pb2.SetGoldenSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClearGoldenSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ateapi.Catalog/ClearGoldenSnapshot',
+            atepb_dot_ateapi__pb2.ClearGoldenSnapshotRequest.SerializeToString,
+            atepb_dot_ateapi__pb2.ClearGoldenSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -454,6 +454,13 @@ class CatalogStub:
     ListResources: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.ListResourcesRequest, _ateapi_pb2.ListResourcesResponse]
     """Ordered by (kind, namespace, name)."""
     DeleteResource: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.DeleteResourceRequest, _ateapi_pb2.DeleteResourceResponse]
+    SetGoldenSnapshot: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.SetGoldenSnapshotRequest, _ateapi_pb2.SetGoldenSnapshotResponse]
+    """Makes the snapshot of a SUSPENDED actor the golden one of the template's current revision, which
+    must be the actor's: actors of it that have no snapshot begin with it. It is verified first, and
+    kept as long as it is golden, whatever becomes of the actor. Repeating is safe.
+    """
+    ClearGoldenSnapshot: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.ClearGoldenSnapshotRequest, _ateapi_pb2.ClearGoldenSnapshotResponse]
+    """Actors of the template's current revision that have no snapshot boot from its image again."""
 
 @_typing.type_check_only
 class CatalogAsyncStub(CatalogStub):
@@ -468,6 +475,13 @@ class CatalogAsyncStub(CatalogStub):
     ListResources: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.ListResourcesRequest, _ateapi_pb2.ListResourcesResponse]  # type: ignore[assignment]
     """Ordered by (kind, namespace, name)."""
     DeleteResource: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.DeleteResourceRequest, _ateapi_pb2.DeleteResourceResponse]  # type: ignore[assignment]
+    SetGoldenSnapshot: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.SetGoldenSnapshotRequest, _ateapi_pb2.SetGoldenSnapshotResponse]  # type: ignore[assignment]
+    """Makes the snapshot of a SUSPENDED actor the golden one of the template's current revision, which
+    must be the actor's: actors of it that have no snapshot begin with it. It is verified first, and
+    kept as long as it is golden, whatever becomes of the actor. Repeating is safe.
+    """
+    ClearGoldenSnapshot: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.ClearGoldenSnapshotRequest, _ateapi_pb2.ClearGoldenSnapshotResponse]  # type: ignore[assignment]
+    """Actors of the template's current revision that have no snapshot boot from its image again."""
 
 class CatalogServicer(metaclass=_abc_1.ABCMeta):
     """Actor templates, worker pools and sandbox configs as rows of the store."""
@@ -503,6 +517,25 @@ class CatalogServicer(metaclass=_abc_1.ABCMeta):
         request: _ateapi_pb2.DeleteResourceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ateapi_pb2.DeleteResourceResponse, _abc.Awaitable[_ateapi_pb2.DeleteResourceResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def SetGoldenSnapshot(
+        self,
+        request: _ateapi_pb2.SetGoldenSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ateapi_pb2.SetGoldenSnapshotResponse, _abc.Awaitable[_ateapi_pb2.SetGoldenSnapshotResponse]]:
+        """Makes the snapshot of a SUSPENDED actor the golden one of the template's current revision, which
+        must be the actor's: actors of it that have no snapshot begin with it. It is verified first, and
+        kept as long as it is golden, whatever becomes of the actor. Repeating is safe.
+        """
+
+    @_abc_1.abstractmethod
+    def ClearGoldenSnapshot(
+        self,
+        request: _ateapi_pb2.ClearGoldenSnapshotRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_ateapi_pb2.ClearGoldenSnapshotResponse, _abc.Awaitable[_ateapi_pb2.ClearGoldenSnapshotResponse]]:
+        """Actors of the template's current revision that have no snapshot boot from its image again."""
 
 def add_CatalogServicer_to_server(servicer: CatalogServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
 
