@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import atefail
 from atelocal import logfiles
 from atelocal.config import Limits
 from atelocal.parts import Part, environment
@@ -125,7 +126,7 @@ class Children:
     async def _run(self, child: _Child) -> str:
         """Run the part once; returns how it ended."""
         try:
-            process = _spawn(child.part)
+            process = _spawn(child.part, is_restart=child.restarts > 0)
         except OSError as exc:
             return f"cannot be started: {exc.strerror}"
         child.process = process
@@ -150,7 +151,11 @@ class Children:
         self.died.set_exception(PartDiedError(text))
 
 
-def _spawn(part: Part) -> "subprocess.Popen[bytes]":
+def _spawn(part: Part, *, is_restart: bool) -> "subprocess.Popen[bytes]":
+    env = environment(os.environ)
+    if is_restart:
+        # A failpoint that kills would do so again and again.
+        env.pop(atefail.ENVIRONMENT, None)
     log = os.open(part.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         return subprocess.Popen(
@@ -158,7 +163,7 @@ def _spawn(part: Part) -> "subprocess.Popen[bytes]":
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env=environment(os.environ),
+            env=env,
             start_new_session=True,
         )
     finally:

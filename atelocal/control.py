@@ -22,9 +22,14 @@ _POLL_S: Final = 0.05
 # A snapshot is read and written as a whole: more at a time only wait for the disk.
 _AT_A_TIME: Final = 4
 _PAGE_SIZE: Final = 1000
-# Their own operation has to end before they can be suspended.
-_UNDER_WAY: Final = frozenset({pb.Actor.STATUS_RESUMING, pb.Actor.STATUS_PAUSING})
+# Their own operation has to end first, whatever becomes of it.
+_UNDER_WAY: Final = frozenset(
+    {pb.Actor.STATUS_RESUMING, pb.Actor.STATUS_PAUSING, pb.Actor.STATUS_SUSPENDING}
+)
+# A part that is just being started again is not the actor's fault.
 _AGAIN: Final = frozenset({Reason.OPERATION_IN_PROGRESS, Reason.NODE_UNAVAILABLE})
+# How often an actor that goes on running after a failure is tried.
+_TRIES: Final = 3
 
 
 @dataclass(slots=True)
@@ -33,11 +38,17 @@ class Suspension:
 
     Attributes:
         suspended: `atespace/name` of each that was suspended.
+        paused: {atespace/name: why it is not uploaded} of each that is saved on this machine only.
         failed: {atespace/name: why not}.
     """
 
     suspended: list[str] = field(default_factory=list)
+    paused: dict[str, str] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+
+    def settled(self) -> set[str]:
+        """Return the actors of which it is known what became of them."""
+        return {*self.suspended, *self.paused, *self.failed}
 
 
 async def health(target: str, *, timeout_s: float, wait: bool = False) -> str:
@@ -69,8 +80,10 @@ async def health(target: str, *, timeout_s: float, wait: bool = False) -> str:
 class Control:
     """The control service as the supervisor sees it."""
 
-    def __init__(self, channel: grpc.aio.Channel) -> None:
+    def __init__(self, channel: grpc.aio.Channel, *, pause_s: float = 1.0) -> None:
+        """Make it; between two tries to suspend an actor it pauses."""
         self._stub: rpc.ActorServiceAsyncStub = rpc.ActorServiceStub(channel)
+        self._pause_s = pause_s
 
     async def workers(self) -> list[pb.Worker]:
         """Return all workers: an applied pool may have some of this machine's."""
@@ -109,23 +122,34 @@ class Control:
         return [why for name in wanted if (why := _missing(name, rows.get(name)))] + surplus
 
     async def suspend_all(self, limit_s: float, say: Say) -> Suspension:
-        """Suspend every running actor, some at a time; failures are said and do not stop it."""
+        """Suspend every running actor, some at a time; failures are said and do not stop it.
+
+        One that cannot be uploaded is left PAUSED with its copy on this machine.
+        """
         done = Suspension()
+        # What is not at rest yet.
+        names: set[str] = set()
         try:
             async with asyncio.timeout(limit_s):
-                await self._suspend_all(done, say, limit_s)
+                await self._suspend_all(done, names, say, limit_s)
         except TimeoutError:
             say(f"not all actors were suspended within {limit_s:g} s")
+            for name in sorted(names - done.settled()):
+                done.failed[name] = f"it was not suspended within {limit_s:g} s"
         except AteError as exc:
             say(f"cannot see which actors run: {exc.message} ({exc.reason})")
         return done
 
-    async def _suspend_all(self, done: Suspension, say: Say, limit_s: float) -> None:
+    async def _suspend_all(
+        self, done: Suspension, names: set[str], say: Say, limit_s: float
+    ) -> None:
         while True:
             actors = await self.actors()
             running = [actor for actor in actors if actor.status == pb.Actor.STATUS_RUNNING]
             waiting = [actor for actor in actors if actor.status in _UNDER_WAY]
             todo = [actor for actor in running if _name(actor) not in done.failed]
+            names.clear()
+            names.update(_name(actor) for actor in (*todo, *waiting))
             if not todo and not waiting:
                 return
             gate = asyncio.Semaphore(_AT_A_TIME)
@@ -144,23 +168,41 @@ class Control:
         limit_s: float,
     ) -> None:
         name = _name(actor)
-        ref = pb.ActorRef(atespace=actor.atespace, name=actor.actor_id)
-        request = pb.SuspendActorRequest(actor_ref=ref)
         async with gate:
-            # A part that is just being started again is not the actor's fault.
-            while True:
-                try:
-                    await channels.call(self._stub.SuspendActor, request, timeout_s=limit_s)
-                except AteError as exc:
-                    if exc.reason in _AGAIN:
-                        await asyncio.sleep(1)
-                        continue
-                    done.failed[name] = f"{exc.message} ({exc.reason})"
-                    say(f"{name} could not be suspended: {done.failed[name]}")
-                    return
-                done.suspended.append(name)
-                say(f"{name} is suspended")
-                return
+            error = await self._suspended(actor, limit_s)
+        if error is None:
+            done.suspended.append(name)
+            say(f"{name} is suspended")
+            return
+        why = f"{error.message} ({error.reason})"
+        status = error.metadata.get("actorStatus", "")
+        if status == "STATUS_PAUSED":
+            done.paused[name] = why
+            say(f"{name} is paused: {why}")
+            return
+        done.failed[name] = f"it is CRASHED: {why}" if status == "STATUS_CRASHED" else why
+        say(f"{name} could not be suspended: {done.failed[name]}")
+
+    async def _suspended(self, actor: pb.Actor, limit_s: float) -> AteError | None:
+        """Suspend an actor; returns why it is not SUSPENDED."""
+        request = pb.SuspendActorRequest(
+            actor_ref=pb.ActorRef(atespace=actor.atespace, name=actor.actor_id),
+            # Its worker has to go: what could be saved is worth more than a crash.
+            on_failure=pb.FAILURE_POLICY_PAUSE,
+        )
+        tries = 1
+        while True:
+            try:
+                await channels.call(self._stub.SuspendActor, request, timeout_s=limit_s)
+            except AteError as exc:
+                goes_on = exc.metadata.get("actorStatus") == "STATUS_RUNNING"
+                if exc.reason not in _AGAIN:
+                    if not goes_on or exc.retry_s is None or tries == _TRIES:
+                        return exc
+                    tries += 1
+            else:
+                return None
+            await asyncio.sleep(self._pause_s)
 
 
 def _missing(name: str, worker: pb.Worker | None) -> str:
@@ -177,11 +219,11 @@ def _name(actor: pb.Actor) -> str:
 
 
 @contextlib.asynccontextmanager
-async def connected(target: str) -> AsyncIterator[Control]:
+async def connected(target: str, *, pause_s: float = 1.0) -> AsyncIterator[Control]:
     """Open a channel to the control service for the time of the context."""
     channel = channels.open_channel(target)
     try:
-        yield Control(channel)
+        yield Control(channel, pause_s=pause_s)
     finally:
         await channel.close()
 

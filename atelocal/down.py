@@ -38,6 +38,9 @@ def run(home: Folder, *, now: bool) -> int:
     stopped = asyncio.run(take_down(home, Limits(), voice, now=now, tell=log))
     for name in stopped.suspended:
         click.echo(f"{name} is suspended")
+    for line in stopped.paused:
+        name, _, why = line.partition(": ")
+        click.echo(f"{name} is paused: saved here, uploaded after the next `ate up` ({why})")
     for line in stopped.failed:
         click.echo(f"ate: could not suspend {line}; what it had not saved is lost", err=True)
     for line in stopped.left:
@@ -73,6 +76,7 @@ async def take_down(
         home.record_file.unlink(missing_ok=True)
     return Stopped(
         suspended=(*before.suspended, *sorted(done.suspended)),
+        paused=(*before.paused, *(f"{name}: {why}" for name, why in done.paused.items())),
         failed=(*before.failed, *(f"{name}: {why}" for name, why in done.failed.items())),
         left=tuple(left),
     )

@@ -198,11 +198,13 @@ class Stopped:
 
     Attributes:
         suspended: Actors that were suspended, `atespace/name`.
-        failed: Those that were not, with the reason.
+        paused: Those that are saved on this machine only, with why they are not uploaded.
+        failed: Those that were not saved, with the reason.
         left: What is still there though it should not, a line each.
     """
 
     suspended: tuple[str, ...] = ()
+    paused: tuple[str, ...] = ()
     failed: tuple[str, ...] = ()
     left: tuple[str, ...] = ()
 

@@ -121,6 +121,7 @@ class Life:
         await clearing.clear(self._folder, self._config.limits, _nothing, now=True)
         self.stopped = Stopped(
             suspended=tuple(sorted(done.suspended)),
+            paused=tuple(f"{name}: {why}" for name, why in sorted(done.paused.items())),
             failed=tuple(f"{name}: {why}" for name, why in sorted(done.failed.items())),
             left=tuple(await clearing.left(self._folder)),
         )

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import atefail
 from ateerrors.errors import AteError
 from atelocal import network, runsc
 from atelocal.config import MAX_WORKERS, NO_NETWORK, Config, RefusedError
@@ -135,6 +136,18 @@ def _check_listen(target: str) -> None:
         raise RefusedError(msg)
 
 
+def check_failpoints(env: Mapping[str, str]) -> None:
+    """Check ATE_FAILPOINTS, of which each part would only say in its log what is wrong.
+
+    Raises:
+        RefusedError: It cannot be read, or names what there is not.
+    """
+    try:
+        atefail.check(env.get(atefail.ENVIRONMENT, ""))
+    except AteError as exc:
+        raise RefusedError(f"{atefail.ENVIRONMENT}: {exc.message}") from exc
+
+
 def check(config: Config, env: Mapping[str, str]) -> Path:
     """Check everything and make the state folder; returns the runtime to use.
 
@@ -144,6 +157,7 @@ def check(config: Config, env: Mapping[str, str]) -> Path:
     with_network = config.network != NO_NETWORK
     check_machine(Machine.this(), network=with_network)
     check_config(config)
+    check_failpoints(env)
     if with_network:
         check_tools(env)
     runtime = runsc.find(config.runsc, env)

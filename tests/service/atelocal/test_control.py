@@ -27,6 +27,7 @@ class Actors(rpc.ActorServiceServicer):
         self.actors: dict[str, pb.Actor] = {}
         self.workers: list[pb.Worker] = []
         self.on_suspend: Suspending = lambda _: None
+        self.policies: list[int] = []
         self.hold: asyncio.Event | None = None
         # Calls wait on `hold`, until so many are under way.
         self.hold_until = 1000
@@ -52,6 +53,7 @@ class Actors(rpc.ActorServiceServicer):
     async def SuspendActor(
         self, request: pb.SuspendActorRequest, context: Context
     ) -> pb.SuspendActorResponse:
+        self.policies.append(request.on_failure)
         actor = self.actors[request.actor_ref.name]
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
@@ -106,6 +108,8 @@ async def test_every_running_actor_is_suspended_and_no_other(
     assert sorted(done.suspended) == ["demo/a", "demo/b", "demo/c"]
     assert actors.actors["p"].status == pb.Actor.STATUS_PAUSED
     assert sorted(said) == ["demo/a is suspended", "demo/b is suspended", "demo/c is suspended"]
+    # The workers go: what can be saved is worth more than a crash.
+    assert actors.policies == [pb.FAILURE_POLICY_PAUSE] * 3
 
 
 async def test_only_some_at_a_time(service: Control, actors: Actors, said: list[str]) -> None:
@@ -116,29 +120,86 @@ async def test_only_some_at_a_time(service: Control, actors: Actors, said: list[
     assert actors.most_at_once == 4
 
 
-async def test_one_that_fails_does_not_hold_the_others(
-    service: Control, actors: Actors, said: list[str]
-) -> None:
-    def refuse(actor: pb.Actor) -> None:
-        if actor.actor_id == "a":
-            raise AteError(Reason.SNAPSHOT_UPLOAD_FAILED, "no room")
+def failing(status: str, reason: Reason = Reason.SNAPSHOT_UPLOAD_FAILED) -> Suspending:
+    """Return what makes the suspend of actor a fail and leaves it in a status."""
 
-    actors.on_suspend = refuse
+    def fail(actor: pb.Actor) -> None:
+        if actor.actor_id == "a":
+            actor.status = pb.Actor.Status.Value(f"STATUS_{status}")
+            lost = status == "CRASHED"
+            code = grpc.StatusCode.DATA_LOSS if lost else grpc.StatusCode.UNAVAILABLE
+            metadata = {"actorStatus": f"STATUS_{status}"}
+            raise AteError(reason, "no room", code=code, metadata=metadata)
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("status", "tried", "paused", "failed"),
+    [
+        ("CRASHED", 1, {}, {"demo/a": "it is CRASHED: no room (SNAPSHOT_UPLOAD_FAILED)"}),
+        ("PAUSED", 1, {"demo/a": "no room (SNAPSHOT_UPLOAD_FAILED)"}, {}),
+        ("RUNNING", 3, {}, {"demo/a": "no room (SNAPSHOT_UPLOAD_FAILED)"}),
+    ],
+)
+async def test_of_each_actor_it_is_said_what_became_of_it(
+    target: str,
+    actors: Actors,
+    said: list[str],
+    status: str,
+    tried: int,
+    paused: dict[str, str],
+    failed: dict[str, str],
+) -> None:
+    actors.on_suspend = failing(status)
     actors.add("a", pb.Actor.STATUS_RUNNING)
     actors.add("b", pb.Actor.STATUS_RUNNING)
-    done = await service.suspend_all(5, said.append)
-    assert done.suspended == ["demo/b"]
-    assert done.failed == {"demo/a": "no room (SNAPSHOT_UPLOAD_FAILED)"}
-    assert "demo/a could not be suspended: no room (SNAPSHOT_UPLOAD_FAILED)" in said
+    async with control.connected(target, pause_s=0.01) as service:
+        done = await service.suspend_all(5, said.append)
+    assert (done.suspended, done.paused, done.failed) == (["demo/b"], paused, failed)
+    assert len(actors.policies) == tried + 1
+    words = "is paused" if paused else "could not be suspended"
+    assert f"demo/a {words}: {(paused or failed)['demo/a']}" in said
 
 
-async def test_one_that_is_being_resumed_is_waited_for(
-    service: Control, actors: Actors, said: list[str]
+async def test_a_failure_that_passes_is_tried_again(
+    target: str, actors: Actors, said: list[str]
 ) -> None:
-    actors.add("a", pb.Actor.STATUS_RESUMING)
+    reasons = [Reason.RUNTIME_CHECKPOINT_FAILED, Reason.NODE_UNAVAILABLE]
+
+    def fail(actor: pb.Actor) -> None:
+        if reasons:
+            failing("RUNNING", reasons.pop())(actor)
+
+    actors.on_suspend = fail
+    actors.add("a", pb.Actor.STATUS_RUNNING)
+    async with control.connected(target, pause_s=0.01) as service:
+        done = await service.suspend_all(5, said.append)
+    assert (done.suspended, done.failed) == (["demo/a"], {})
+
+
+@pytest.mark.parametrize(
+    "status",
+    [pb.Actor.STATUS_RESUMING, pb.Actor.STATUS_PAUSING, pb.Actor.STATUS_SUSPENDING],
+)
+async def test_one_with_an_operation_of_its_own_is_waited_for(
+    service: Control,
+    actors: Actors,
+    said: list[str],
+    status: "pb.Actor.Status.ValueType",
+) -> None:
+    actors.add("a", status)
     work = asyncio.create_task(service.suspend_all(5, said.append))
     asyncio.get_running_loop().call_later(0.1, actors.add, "a", pb.Actor.STATUS_RUNNING)
     assert (await work).suspended == ["demo/a"]
+
+
+async def test_an_operation_that_does_not_end_is_told_at_the_limit(
+    service: Control, actors: Actors, said: list[str]
+) -> None:
+    actors.add("a", pb.Actor.STATUS_SUSPENDING)
+    done = await service.suspend_all(0.2, said.append)
+    assert done.failed == {"demo/a": "it was not suspended within 0.2 s"}
 
 
 async def test_one_that_hangs_ends_the_wait_at_its_limit(
@@ -148,6 +209,7 @@ async def test_one_that_hangs_ends_the_wait_at_its_limit(
     actors.add("a", pb.Actor.STATUS_RUNNING)
     done = await service.suspend_all(0.2, said.append)
     assert done.suspended == []
+    assert list(done.failed) == ["demo/a"]
     assert said[-1].startswith(("not all actors were suspended", "demo/a could not be suspended"))
 
 

@@ -57,7 +57,7 @@ def test_a_record_is_read_as_written(home: Folder) -> None:
     record = Record(7, 3, "198.18.0.0/24", "/bin/runsc", "", ready=True, parts={"ateapi": 8})
     folder.write(home.record_file, record)
     assert folder.read_record(home) == record
-    stopped = Stopped(("demo/a",), ("demo/b: why",), ())
+    stopped = Stopped(("demo/a",), ("demo/c: why",), ("demo/b: why",), ())
     folder.write(home.stopped_file, stopped)
     assert folder.read_stopped(home) == stopped
 
