@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
-from atefail import SYSTEM, failpoint
+from atefail import SYSTEM, effect
 from ateom.adoption import adopt
 from ateom.config import Config
 from ateom.logs import keep_short
@@ -103,16 +103,24 @@ async def _prepare(
 ) -> tuple[Sandboxes, Slots]:
     try:
         network = plan(config.state_dir, config.slots, config.network)
-        async with failpoint("ateom.runtime.make", SYSTEM):
-            runtime = Verbs(await make_runtime(config, folder))
+        runtime = Verbs(await _made(make_runtime, config, folder))
         slots = _slots(config, network)
         kept = await adopt(slots.all(), runtime)
-        async with failpoint("ateom.network.set_up", SYSTEM):
-            await network.set_up(kept)
+        await _set_up(network, kept)
     except (SandboxRuntimeError, NetworkError, ValueError, OSError) as exc:
         msg = f"cannot start ateom: {exc}"
         raise AteError(Reason.NODE_UNAVAILABLE, msg) from exc
     return Sandboxes(runtime, network, config.limits), slots
+
+
+@effect("ateom.runtime.make", SYSTEM)
+async def _made(make_runtime: MakeRuntime, config: Config, folder: Path) -> SandboxRuntime:
+    return await make_runtime(config, folder)
+
+
+@effect("ateom.network.set_up", SYSTEM)
+async def _set_up(network: Network, keep: frozenset[int]) -> None:
+    await network.set_up(keep)
 
 
 async def gvisor(config: Config, folder: Path) -> SandboxRuntime:

@@ -1,7 +1,7 @@
 """Removes what an installation's sandboxes left on the machine: for `ate up` and `ate down`.
 
 No ateom of the installation may run. Everything is found by the state folder: sandboxes and
-commands by `--root` in their arguments, networks by the folder's mark in their names.
+commands by their class's root in their arguments, networks by the folder's mark in their names.
 """
 
 import ctypes
@@ -13,7 +13,7 @@ from typing import Final
 
 from atenode.paths import NodePaths
 from ateom import exits, netdev, procs
-from ateom.lookup import KERNEL_NAMES, end_all, is_command, is_sandbox
+from ateom.lookup import Traces, end_all, traces
 from ateom.netdev import NetworkError
 
 _MNT_DETACH: Final = 2
@@ -43,32 +43,37 @@ class Reaped:
         return not (self.sandboxes or self.commands or self.networks or self.problems)
 
 
-async def reap(state_dir: Path) -> Reaped:
+async def reap(state_dir: Path, of_class: Traces | None = None) -> Reaped:
     """End all sandboxes of a state folder, remove their networks, mounts and runtime state.
 
     Suspended and paused actors, claims and logs are kept. May be repeated.
+
+    Args:
+        state_dir: The installation's folder.
+        of_class: How its sandboxes are found; as those of gVisor when there is none.
     """
-    root = _root_of(state_dir)
+    paths = _paths(state_dir)
+    found = of_class or traces(paths.runsc_root)
     problems: list[str] = []
-    commands = procs.scan(lambda argv: is_command(argv, root))
+    commands = procs.scan(found.is_command)
     if not await end_all(commands):
         problems.append("commands of the runtime do not end")
-    sandboxes = procs.scan(lambda argv: is_sandbox(argv, root))
-    ids = tuple(sorted({procs.argv_of(process.pid)[-1] for process in sandboxes} - {""}))
+    sandboxes = procs.scan(found.is_sandbox)
+    ids = tuple(sorted({found.id_of(procs.argv_of(each.pid)) for each in sandboxes} - {""}))
     if not await end_all(sandboxes):
         problems.append("processes of sandboxes do not end")
     for process in (*commands, *sandboxes):
         exits.reap(process)
-    await exits.reap_orphans(KERNEL_NAMES)
-    problems += _remove_root(root)
-    for record in root.parent.glob(f"ateoms/{_RECORDS}"):
+    await exits.reap_orphans(found.names)
+    problems += _remove_root(found.root)
+    for record in paths.ateoms.glob(_RECORDS):
         record.unlink(missing_ok=True)
     names, trouble = await _remove_networks(state_dir)
     return Reaped(ids, len(commands), names, (*problems, *trouble))
 
 
-def _root_of(state_dir: Path) -> Path:
-    return NodePaths(state_dir.resolve() / "node").runsc_root
+def _paths(state_dir: Path) -> NodePaths:
+    return NodePaths(state_dir.resolve() / "node")
 
 
 async def _remove_networks(state_dir: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:

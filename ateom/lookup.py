@@ -1,7 +1,9 @@
 """How runsc's processes and files are told from others': by state root and sandbox id."""
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +16,36 @@ KERNEL_NAMES: Final = frozenset({"exe", *PROCESS_NAMES})
 _STATE: Final = "_sandbox:"
 # How long a killed process may take to end.
 _KILLED_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """How what a sandbox class left on the machine is found when no runtime of it lives.
+
+    Attributes:
+        root: Folder of the class's own files; nothing else is in it.
+        names: What the kernel calls its processes.
+        is_sandbox: Whether arguments are those of a process of a sandbox of this root.
+        is_command: Whether they are those of a command on it.
+        id_of: Returns the sandbox's id from the arguments of its process.
+    """
+
+    root: Path
+    names: frozenset[str]
+    is_sandbox: Callable[[Sequence[str]], bool]
+    is_command: Callable[[Sequence[str]], bool]
+    id_of: Callable[[Sequence[str]], str]
+
+
+def traces(root: Path) -> Traces:
+    """Return how what gVisor left is found."""
+    return Traces(
+        root=root,
+        names=KERNEL_NAMES,
+        is_sandbox=functools.partial(is_sandbox, root=root),
+        is_command=functools.partial(is_command, root=root),
+        id_of=lambda argv: argv[-1] if argv else "",
+    )
 
 
 def is_sandbox(argv: Sequence[str], root: Path, sandbox_id: str | None = None) -> bool:

@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from atefail import SYSTEM, failpoint
-from ateom.process import ProcessStartError, ProcessTimeoutError, run
+from atefail import SYSTEM, effect
+from ateom.process import Completed, ProcessStartError, ProcessTimeoutError, run
 
 NETNS: Final = Path("/run/netns")
 _TIMEOUT_S: Final = 10.0
@@ -115,11 +115,15 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin")
 
 
+@effect("ateom.network.command", SYSTEM)
+async def _run(argv: Sequence[str], stdin: bytes) -> Completed:
+    return await run(argv, timeout_s=_TIMEOUT_S, stdin=stdin)
+
+
 async def _tool(name: str, *args: str, stdin: str = "") -> bytes:
     path = find_tool(name) or name
     try:
-        async with failpoint("ateom.network.command", SYSTEM):
-            done = await run((path, *args), timeout_s=_TIMEOUT_S, stdin=stdin.encode())
+        done = await _run((path, *args), stdin.encode())
     except (ProcessStartError, ProcessTimeoutError, OSError) as exc:
         raise NetworkError(str(exc)) from exc
     if done.status != 0:

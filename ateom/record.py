@@ -97,6 +97,11 @@ class SlotFiles:
         """What the runtime says about the slot's sandbox."""
         return self.folder / "runtime.log"
 
+    @effect("ateom.log.begin", SYSTEM)
+    def begin_log(self) -> None:
+        """Remove what the runtime said about a former sandbox."""
+        self.runtime_log.unlink(missing_ok=True)
+
     @effect("ateom.claim.read", SYSTEM)
     def load_claim(self) -> int:
         """Return the highest claim seen; 0 for a new slot.

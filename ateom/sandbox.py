@@ -16,7 +16,7 @@ from typing import Final
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Report, Sandbox
-from atefail import SYSTEM, failpoint
+from atefail import SYSTEM, effect
 from ateom import failures, folders
 from ateom.config import Limits
 from ateom.netdev import NetworkError
@@ -81,6 +81,8 @@ class Sandboxes:
         try:
             return await self._checkpoint_once(slot, held, into, phases)
         except SandboxRuntimeError as exc:
+            # Half a checkpoint helps nobody, and may be what filled the disk.
+            folders.tidy(into)
             raise failures.checkpoint_failed(exc, what, _state_of(slot)) from exc
 
     async def _checkpoint_once(
@@ -210,8 +212,7 @@ class Sandboxes:
 
     async def _make_ready(self, slot: Slot) -> None:
         try:
-            async with failpoint("ateom.network.refresh", SYSTEM):
-                await self.network.refresh(slot.index)
+            await _refresh(self.network, slot.index)
         except OSError as exc:
             raise NetworkError(str(exc)) from exc
 
@@ -261,6 +262,11 @@ class Sandboxes:
         except OSError as exc:
             msg = f"cannot write the record of slot {slot.name}: {exc.strerror}"
             raise AteError(Reason.NODE_OUT_OF_RESOURCES, msg, report=report) from exc
+
+
+@effect("ateom.network.refresh", SYSTEM)
+async def _refresh(network: Network, index: int) -> None:
+    await network.refresh(index)
 
 
 def _ended_before(slot: Slot, did: str) -> AteError:

@@ -9,7 +9,7 @@ import grpc
 
 from ateerrors.errors import AteError, FieldViolation, invalid_argument
 from ateerrors.reason import Reason
-from atefail import failpoint, serves
+from atefail import effect, serves
 from atenode.paths import component
 from ateom import failures
 from ateom.phases import Phases
@@ -130,9 +130,7 @@ class AteomService(ateom_pb2_grpc.AteomServicer):
         try:
             while not self._slots.is_closed:
                 changed.clear()
-                async with failpoint("ateom.watch.look"):
-                    listed = self._list()
-                yield listed
+                yield await self._look()
                 await changed.wait()
         finally:
             self._slots.unsubscribe(changed)
@@ -183,6 +181,10 @@ class AteomService(ateom_pb2_grpc.AteomServicer):
             what = named(request.fence.actor_uid, request.fence.epoch)
             msg = f"cannot restore {what}: its snapshot needs {'; '.join(reasons)}"
             raise AteError(Reason.SNAPSHOT_INCOMPATIBLE, msg, report=failures.UNTOUCHED)
+
+    @effect("ateom.watch.look")
+    async def _look(self) -> ateom_pb2.ListSlotsResponse:
+        return self._list()
 
     def _list(self) -> ateom_pb2.ListSlotsResponse:
         return ateom_pb2.ListSlotsResponse(

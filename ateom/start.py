@@ -14,7 +14,6 @@ from types import TracebackType
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Report
-from atefail import SYSTEM, failpoint
 from atenode.paths import container_id
 from ateom import failures, readyz
 from ateom.bundle import place_bundle
@@ -219,8 +218,7 @@ def _begin_log(slot: Slot) -> None:
         AteError: NODE_UNAVAILABLE: it cannot be removed.
     """
     try:
-        with failpoint("ateom.log.begin", SYSTEM):
-            slot.files.runtime_log.unlink(missing_ok=True)
+        slot.files.begin_log()
     except OSError as exc:
         msg = f"cannot remove {slot.files.runtime_log}: {exc.strerror}"
         raise AteError(Reason.NODE_UNAVAILABLE, msg, report=failures.UNTOUCHED) from exc

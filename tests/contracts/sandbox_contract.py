@@ -1,10 +1,13 @@
 """What every sandbox class has to do, asked through a real ateom server.
 
-It runs against the fake runtime (tests/service/ateom) and against real runsc (tests/e2e/ateom):
-what passes on both is what the fake is honest about.
+It runs against the fake runsc and the fake machine monitor (tests/service/ateom) and against real
+runsc (tests/e2e/ateom): what passes on the fake and on the real one is what the fake is honest
+about, and what passes on two classes is no assumption about one.
 """
 
 import asyncio
+import os
+import signal
 from collections.abc import Awaitable
 
 import pytest
@@ -12,7 +15,10 @@ import pytest
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Sandbox
-from tests.kit.ateom_lab import Lab, State
+from ateom import cleanup, procs
+from atepb import ateom_pb2
+from aterpc import channels
+from tests.kit.ateom_lab import CALL_S, Lab, State, fetch
 
 
 async def refused(awaitable: Awaitable[object]) -> AteError:
@@ -68,9 +74,9 @@ class SandboxContract:
         await lab.run("a")
         before = await lab.get()
         taken = await lab.checkpoint("a")
-        assert sorted(taken.snapshot_files) == ["checkpoint.img", "pages.img", "pages_meta.img"]
+        assert sorted(taken.snapshot_files) == sorted(lab.kind.files)
         assert taken.runtime == lab.runtime
-        assert [phase.name for phase in taken.phases] == ["runsc.pause", "runsc.checkpoint"]
+        assert tuple(phase.name for phase in taken.phases) == lab.kind.checkpoint_phases
         assert (await lab.state()).sandbox.phase == State.PHASE_PAUSED
         await lab.resume("a")
         await lab.resume("a")
@@ -81,7 +87,7 @@ class SandboxContract:
         await lab.run("a")
         await lab.get()
         await lab.checkpoint("a")
-        damaged = lab.image("a") / "pages.img"
+        damaged = lab.image("a") / lab.kind.vital
         damaged.write_bytes(b"")
         await lab.checkpoint("a")
         await lab.delete("a")
@@ -161,6 +167,57 @@ class SandboxContract:
         lab.process("a").kill()
         assert (await watching).sandbox.exit_code == 137
 
+    async def test_a_killed_sandbox_is_told_of_while_paused_too(self, lab: Lab) -> None:
+        await lab.run("a")
+        await lab.checkpoint("a")
+        watching = asyncio.create_task(lab.until(State.PHASE_EXITED))
+        lab.process("a").kill()
+        assert (await watching).sandbox.exit_code == 137
+        error = await refused(lab.resume("a"))
+        assert (error.reason, error.report.sandbox) == (Reason.SANDBOX_EXITED, Sandbox.GONE)
+        assert error.metadata["exitCode"] == "137"
+
+    @pytest.mark.parametrize("code", [0, 1, 137])
+    async def test_an_exit_with_any_code_is_told_by_the_stream_alone(
+        self, lab: Lab, code: int
+    ) -> None:
+        """Nobody asks: what is told of a slot is RUNNING, and then EXITED with the code."""
+        await lab.run("a")
+        seen: list[tuple[int, int | None]] = []
+
+        async def watch() -> None:
+            request = ateom_pb2.WatchSlotsRequest()
+            async for listed in channels.stream(lab.stub.WatchSlots, request, timeout_s=CALL_S):
+                state = listed.slots[0].sandbox
+                has_code = state.HasField("exit_code")
+                seen.append((state.phase, state.exit_code if has_code else None))
+                if state.phase != State.PHASE_RUNNING:
+                    return
+
+        address = (await lab.state()).address
+        watching = asyncio.create_task(watch())
+        await asyncio.to_thread(fetch, f"http://{address}/exit?code={code}")
+        await watching
+        assert seen[-1] == (State.PHASE_EXITED, code)
+        assert set(seen[:-1]) <= {(State.PHASE_RUNNING, None)}
+
+    async def test_how_a_program_ended_is_known_to_the_next_life_of_ateom(self, lab: Lab) -> None:
+        await lab.run("a")
+        with lab.output("a").open("a") as output:
+            output.write("its last words\n")
+        watching = asyncio.create_task(lab.until(State.PHASE_EXITED))
+        await lab.get("/exit?code=5")
+        told = (await watching).sandbox
+        await lab.restart()
+        assert (await lab.state()).sandbox == told
+        assert told.exit_code == 5
+        assert told.last_output.endswith("its last words")
+        error = await refused(lab.checkpoint("a"))
+        assert error.reason is Reason.SANDBOX_EXITED
+        assert error.metadata["exitCode"] == "5"
+        await lab.delete("a")
+        assert await lab.is_empty()
+
     async def test_a_slot_whose_sandbox_exited_takes_the_next_actor(self, lab: Lab) -> None:
         await lab.run("a")
         lab.process("a").kill()
@@ -180,7 +237,7 @@ class SandboxContract:
     async def test_a_snapshot_that_the_runtime_refuses_twice_is_to_blame(self, lab: Lab) -> None:
         await lab.run("a")
         await lab.suspend("a")
-        (lab.image("a") / "pages_meta.img").write_bytes(b"")
+        (lab.image("a") / lab.kind.vital).write_bytes(b"")
         error = await refused(lab.restore("a", 2))
         assert error.reason is Reason.RUNTIME_RESTORE_FAILED
         assert error.report.sandbox is Sandbox.GONE
@@ -190,7 +247,7 @@ class SandboxContract:
     async def test_files_that_vanished_are_no_bad_snapshot(self, lab: Lab) -> None:
         await lab.run("a")
         await lab.suspend("a")
-        (lab.image("a") / "pages.img").unlink()
+        (lab.image("a") / lab.kind.files[1]).unlink()
         error = await refused(lab.restore("a", 2))
         assert error.reason is Reason.NODE_UNAVAILABLE
         assert error.report.sandbox is Sandbox.UNTOUCHED
@@ -232,3 +289,47 @@ class SandboxContract:
         state = (await lab.state()).sandbox
         assert (state.phase, state.actor_uid) == (State.PHASE_EXITED, "a")
         assert not lab.processes()
+
+    async def test_what_a_killed_ateom_left_half_made_is_ended_at_the_next_start(
+        self, lab: Lab
+    ) -> None:
+        await lab.run("a")
+        await lab.stop()
+        record = lab.record()
+        record.write_text(record.read_text().replace('"running"', '"changing"'))
+        await lab.start()
+        assert await lab.is_empty()
+
+    async def test_a_sandbox_that_no_record_vouches_for_is_ended_at_the_next_start(
+        self, lab: Lab
+    ) -> None:
+        await lab.run("a")
+        await lab.stop()
+        lab.record().unlink()
+        await lab.start()
+        assert await lab.is_empty()
+
+    async def test_a_record_of_another_start_of_the_machine_vouches_for_nothing(
+        self, lab: Lab
+    ) -> None:
+        await lab.run("a")
+        await lab.stop()
+        record = lab.record()
+        record.write_text(record.read_text().replace(procs.machine_boot_id(), "another"))
+        await lab.start()
+        assert await lab.is_empty()
+
+    async def test_all_can_be_removed_without_an_ateom(self, lab: Lab) -> None:
+        await lab.run("a")
+        await lab.run("b", slot=1)
+        # One that does not answer its runtime any more.
+        os.kill(lab.process("b").pid, signal.SIGSTOP)
+        await lab.stop()
+        found = lab.kind.traces(lab.config)
+        reaped = await cleanup.reap(lab.config.state_dir, found)
+        assert reaped.sandboxes == ("a-1", "b-1")
+        assert not reaped.problems
+        assert not lab.processes()
+        assert (await cleanup.reap(lab.config.state_dir, found)).is_empty
+        await lab.start()
+        assert await lab.is_empty()

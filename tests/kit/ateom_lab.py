@@ -1,4 +1,4 @@
-"""A real ateom server with what tests ask of it; the runtime may be the fake one or runsc."""
+"""A real ateom server with what tests ask of it; the sandbox class may be any, fake or real."""
 
 import asyncio
 import contextlib
@@ -12,10 +12,10 @@ from typing import Any
 from ateom import cleanup, procs
 from ateom.app import running
 from ateom.config import Config, Limits
-from ateom.lookup import is_sandbox
 from ateom.runsc import Timeouts
 from atepb import ateapi_pb2, atelet_pb2, ateom_pb2, ateom_pb2_grpc
 from aterpc import channels
+from tests.kit.sandbox_kinds import GVISOR, Fault, Kind, Verb
 
 State = ateapi_pb2.SandboxState
 CALL_S = 60.0
@@ -48,11 +48,13 @@ class Lab:
     Attributes:
         config: Of the ateom.
         program: What its actors run.
+        kind: Of which class its sandboxes are.
         claim: Of the next command; tests that need another one say so.
     """
 
     config: Config
     program: Program
+    kind: Kind = GVISOR
     claim: int = 1
     slots: list[str] = field(default_factory=list)
     _life: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
@@ -60,7 +62,9 @@ class Lab:
     async def start(self) -> None:
         """Begin a life of ateom."""
         self._life = contextlib.AsyncExitStack()
-        app = await self._life.enter_async_context(running(self.config))
+        app = await self._life.enter_async_context(
+            running(self.config, make_runtime=self.kind.make)
+        )
         channel = channels.open_channel(app.target)
         self._life.push_async_callback(channel.close)
         self.stub = ateom_pb2_grpc.AteomStub(channel)
@@ -121,6 +125,10 @@ class Lab:
         }
         (folder / "config.json").write_text(json.dumps(config))
         return folder
+
+    def record(self, slot: int = 0) -> Path:
+        """What a slot keeps of its sandbox."""
+        return self.config.paths.slot(self.config.uid, self.slots[slot]) / "record.json"
 
     def output(self, actor: str, epoch: int = 1) -> Path:
         return self.config.paths.activation(actor, epoch).output_log
@@ -239,18 +247,31 @@ class Lab:
 
     def processes(self) -> Sequence[procs.Process]:
         """All processes of sandboxes of this installation."""
-        root = self.config.paths.runsc_root
-        return procs.scan(lambda argv: is_sandbox(argv, root))
+        return procs.scan(self.kind.traces(self.config).is_sandbox)
 
-    def process(self, actor: str, epoch: int = 1, name: str = "runsc-sandbox") -> procs.Process:
-        """One process of a sandbox."""
+    def process(self, actor: str, epoch: int = 1, name: str | None = None) -> procs.Process:
+        """One process of a sandbox: its main one, or one that is called so."""
+        id_of, wanted = self.kind.traces(self.config).id_of, name or self.kind.main
         found = [
             process
             for process in self.processes()
-            if (argv := procs.argv_of(process.pid))[0] == name and argv[-1] == f"{actor}-{epoch}"
+            if id_of(argv := procs.argv_of(process.pid)) == f"{actor}-{epoch}"
+            and any(Path(arg).name == wanted for arg in argv[:3])
         ]
         assert len(found) == 1
         return found[0]
+
+    def strike(self, verb: Verb, *faults: Fault, fails_self_test: bool = False) -> None:
+        """Have the next uses of a verb fail, each in its way, and the next self-test."""
+        self.kind.strike(self.config, verb, faults, fails_self_test=fails_self_test)
+
+    async def is_empty(self, slot: int = 0) -> bool:
+        """Whether nothing of any sandbox is left, nor in a slot."""
+        root = self.kind.traces(self.config).root
+        # One of the files that runsc keeps for its own is no sandbox's.
+        left = {path.name for path in root.iterdir()} - {"null-netns"}
+        state = (await self.state(slot)).sandbox
+        return state.phase == State.PHASE_NONE and not self.processes() and not left
 
 
 def fetch(url: str) -> dict[str, Any]:
@@ -265,6 +286,7 @@ async def lab_of(
     runsc: Path,
     program: Program,
     *,
+    kind: Kind = GVISOR,
     network: str = "none",
     slots: int = 2,
     timeouts: Timeouts | None = None,
@@ -279,12 +301,12 @@ async def lab_of(
         timeouts=timeouts or Timeouts(),
         limits=limits or Limits(),
     )
-    lab = Lab(config, program)
+    lab = Lab(config, program, kind)
     try:
         yield lab
     finally:
         await lab.stop()
-        reaped = await cleanup.reap(folder)
+        reaped = await cleanup.reap(folder, kind.traces(config))
     assert not reaped.problems
     assert not lab.processes()
     assert not [name for name in _namespaces() if name in reaped.networks]

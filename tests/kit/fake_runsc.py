@@ -13,6 +13,7 @@ Faults: `set_faults(root, {verb: [fault, ...]})`; every call of a verb takes the
     {"kill": "self"}                the command dies of SIGKILL, with or without "late"
     {"partial": true, ...}          (checkpoint) leave a part of the files, then the above
     {"pass": true}                  none this time
+    {"skip": true}                  end well without any effect
 
 Verbs of the self-test (`selftest-*`) meet only faults that say `"selftest": true`. A fault with
 `"always": true` is never used up.
@@ -147,7 +148,8 @@ def main(argv: list[str]) -> int:
         fault = next_fault(root, verb, ids)
         if not fault.get("late"):
             strike(fault, root, ids)
-        VERBS[verb](flags, options, root, ids)
+        if not fault.get("skip"):
+            VERBS[verb](flags, options, root, ids)
         if fault.get("late"):
             strike(fault, root, ids)
     except FailError as exc:

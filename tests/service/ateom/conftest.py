@@ -1,17 +1,26 @@
 """An ateom with the fake runtime."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+import atefail
 from ateom.config import Limits
 from ateom.runsc import Timeouts
 from tests.kit import fake_runsc
 from tests.kit.ateom_lab import Lab, Program, lab_of
+from tests.kit.sandbox_kinds import FAKE_GVISOR
 
 # Long for a fake verb on a busy machine, short for a test that waits for its end.
 TIMEOUTS = Timeouts(quick_s=1.5, slow_s=2.0)
+
+
+@pytest.fixture(autouse=True)
+def _failpoints_off() -> Iterator[None]:
+    """What a test switches on is off before its ateom stops."""
+    yield
+    atefail.clear()
 
 
 @pytest.fixture(scope="session")
@@ -24,9 +33,16 @@ async def stopped_lab(runsc: Path, tmp_path: Path) -> AsyncIterator[Lab]:
     """An installation whose ateom does not run yet."""
     rootfs = tmp_path / "rootfs"
     rootfs.mkdir()
-    limits = Limits(ready_s=3.0, settle_s=3.0)
+    limits = Limits(ready_s=3.0, settle_s=1.0)
     state = tmp_path / "state"
-    async with lab_of(state, runsc, Program(rootfs), timeouts=TIMEOUTS, limits=limits) as it:
+    async with lab_of(
+        state,
+        runsc,
+        Program(rootfs),
+        kind=FAKE_GVISOR,
+        timeouts=TIMEOUTS,
+        limits=limits,
+    ) as it:
         yield it
 
 
