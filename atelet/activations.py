@@ -10,9 +10,11 @@ from typing import Any
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import SYSTEM, effect, failpoint
 from atelet import bundles
 from atelet import files as fs
 from atelet.faults import FULL, text_of
+from atelet.logs import KeptLogs
 from atenode.manifest import Process
 from atenode.paths import ActivationPaths, NodePaths, is_component
 
@@ -54,21 +56,26 @@ def write(
     """
     config = bundles.config(activation.process, env, rootfs=rootfs, identity=folder.identity)
     try:
-        for path in (folder.bundle, folder.identity):
-            path.mkdir(parents=True, exist_ok=True)
-        # Its rights are what the program sees of the mount.
-        folder.identity.chmod(0o755)
-        for name, value in _identity(activation).items():
-            path = folder.identity / name
-            path.write_text(value)
-            path.chmod(0o644)
-        fs.write_atomic(folder.record, _json(asdict(activation)), durable=False)
-        fs.write_atomic(folder.bundle / "config.json", _json(config), durable=False)
+        _fill(folder, activation, config)
     except OSError as exc:
         full = exc.errno in FULL
         reason = Reason.NODE_OUT_OF_RESOURCES if full else Reason.NODE_UNAVAILABLE
         msg = f"cannot prepare {activation.atespace}/{activation.actor}: {text_of(exc)}"
         raise AteError(reason, msg) from exc
+
+
+@effect("atelet.activation.write", SYSTEM)
+def _fill(folder: ActivationPaths, activation: Activation, config: Mapping[str, Any]) -> None:
+    for path in (folder.bundle, folder.identity):
+        path.mkdir(parents=True, exist_ok=True)
+    # Its rights are what the program sees of the mount.
+    folder.identity.chmod(0o755)
+    for name, value in _identity(activation).items():
+        path = folder.identity / name
+        path.write_text(value)
+        path.chmod(0o644)
+    fs.write_atomic(folder.record, _json(asdict(activation)), durable=False)
+    fs.write_atomic(folder.bundle / "config.json", _json(config), durable=False)
 
 
 def read(folder: ActivationPaths) -> Activation:
@@ -78,7 +85,8 @@ def read(folder: ActivationPaths) -> Activation:
         AteError: NODE_UNAVAILABLE: its record cannot be read.
     """
     try:
-        value = json.loads(folder.record.read_bytes())
+        with failpoint("atelet.activation.read", SYSTEM):
+            value = json.loads(folder.record.read_bytes())
         process = value["process"]
         value["process"] = Process(
             **process | {"args": tuple(process["args"]), "groups": tuple(process["groups"])}
@@ -94,15 +102,23 @@ def all_of(paths: NodePaths) -> list[tuple[str, int]]:
     if not paths.actors.is_dir():
         return []
     return [
-        (actor.name, int(epoch.name))
+        (actor.name, epoch)
         for actor in paths.actors.iterdir()
         # What is not ours is left alone, and keeps nobody from removing what is.
         if is_component(actor.name) and actor.is_dir()
-        for epoch in actor.iterdir()
-        if epoch.name.isdecimal() and str(int(epoch.name)) == epoch.name
+        for epoch in epochs_of(paths, actor.name)
     ]
 
 
+def epochs_of(paths: NodePaths, actor_uid: str) -> list[int]:
+    """Return the epochs of an actor that have a folder."""
+    names: list[str] = []
+    with contextlib.suppress(FileNotFoundError):
+        names = [path.name for path in (paths.actors / actor_uid).iterdir()]
+    return [int(name) for name in names if name.isdecimal() and str(int(name)) == name]
+
+
+@effect("atelet.activation.retire", SYSTEM)
 def retire(paths: NodePaths, actor_uid: str, epoch: int) -> None:
     """Take an activation's folder out of the way at once; `remove_retired` removes it."""
     folder = paths.activation(actor_uid, epoch).root
@@ -112,10 +128,18 @@ def retire(paths: NodePaths, actor_uid: str, epoch: int) -> None:
         folder.parent.rmdir()
 
 
-def remove_retired(paths: NodePaths) -> None:
-    """Remove the folders that were taken out of the way."""
+def remove_retired(paths: NodePaths, logs: KeptLogs) -> None:
+    """Remove the folders that were taken out of the way; what the program said is kept."""
     for path in paths.actors.glob(f"{fs.TEMPORARY}*"):
-        shutil.rmtree(path, ignore_errors=True)
+        # As `retire` named it.
+        actor_uid, _, epoch = (
+            path.name.removeprefix(fs.TEMPORARY).rpartition("~")[0].partition("~")
+        )
+        if is_component(actor_uid) and epoch.isdecimal():
+            logs.keep(actor_uid, int(epoch), ActivationPaths(path).output_log)
+        # What stays is tried again at the next look.
+        with contextlib.suppress(OSError), failpoint("atelet.activation.remove", SYSTEM):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _identity(activation: Activation) -> dict[str, str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import SYSTEM, failpoint
 from atelet import activations, identity
 from atelet.ateoms import Ateoms
 from atelet.beats import Beats
@@ -114,7 +115,8 @@ async def running(config: Config, transport: Transport = SOCKETS) -> AsyncIterat
 def _make_folders(paths: NodePaths) -> None:
     try:
         for path in (paths.operations, paths.actors, paths.images, paths.ateoms, paths.snapshots):
-            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with failpoint("atelet.folders.make", SYSTEM):
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         msg = f"cannot make the node's folder {paths.base}: {exc.strerror}"
         raise AteError(Reason.INVALID_ARGUMENT, msg) from exc

@@ -6,13 +6,15 @@ import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Report, Sandbox
+from atefail import failpoint, rpcs
 from atelet.faults import is_disconnect, reported
 from atelet.signals import Signal
 from atelet.tasks import end
@@ -20,7 +22,7 @@ from atenode.paths import NodePaths, is_component
 from atepb import ateom_pb2 as pb
 from atepb import ateom_pb2_grpc as rpc
 from aterpc import channels
-from aterpc.channels import RequestT, ResponseT, UnaryMethod
+from aterpc.channels import ResponseT, UnaryMethod
 from aterpc.targets import UNIX
 
 log = logging.getLogger(__name__)
@@ -30,6 +32,14 @@ _SCAN_S: Final = 1.0
 _RECONNECT_S: Final = (0.05, 0.1, 0.2, 0.5, 1.0)
 # A command whose connection breaks that often is not sent once more.
 _ATTEMPTS: Final = len(_RECONNECT_S)
+
+_MessageT = TypeVar("_MessageT", bound=Message)
+_failpoint = rpcs(
+    "atelet.ateom",
+    pb.DESCRIPTOR.services_by_name["Ateom"],
+    # A stream, which has its own.
+    but=("WatchSlots",),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,8 +163,8 @@ class Ateoms:
         self,
         slot_uid: str,
         # The types of stubs are in their stub files only.
-        verb: "Callable[[rpc.AteomAsyncStub], UnaryMethod[RequestT, ResponseT]]",
-        request: RequestT,
+        verb: "Callable[[rpc.AteomAsyncStub], UnaryMethod[_MessageT, ResponseT]]",
+        request: _MessageT,
         patience: Patience,
     ) -> ResponseT:
         """Command the ateom of a slot; again on a new connection when one is lost.
@@ -169,9 +179,10 @@ class Ateoms:
             view = await self._connected(slot_uid, patience, sent=attempt > 0)
             revision = self.changed.revision
             try:
-                return await channels.call(
-                    verb(view.ateom.stub), request, timeout_s=patience.answer_s
-                )
+                async with _failpoint(request):
+                    return await channels.call(
+                        verb(view.ateom.stub), request, timeout_s=patience.answer_s
+                    )
             except AteError as exc:
                 if not is_disconnect(exc):
                     raise _answer(exc, repeated=attempt > 0) from exc.__cause__
@@ -230,11 +241,12 @@ class Ateoms:
         attempt = 0
         while True:
             try:
-                async for seen in channels.stream(
-                    ateom.stub.WatchSlots, pb.WatchSlotsRequest(), timeout_s=None
-                ):
-                    attempt = 0
-                    self._saw(ateom, seen)
+                async with failpoint("atelet.ateom.WatchSlots"):
+                    async for seen in channels.stream(
+                        ateom.stub.WatchSlots, pb.WatchSlotsRequest(), timeout_s=None
+                    ):
+                        attempt = 0
+                        self._saw(ateom, seen)
             except AteError as exc:
                 log.debug("ateom_away", extra={"ateom": ateom.uid, "error": exc.message})
             except Exception:  # the guard of a long-lived task

@@ -5,6 +5,7 @@ import logging
 from typing import Final
 
 from ateerrors.errors import AteError
+from atefail import rpcs
 from atelet.ateoms import Ateoms
 from atelet.identity import Identity
 from atelet.workers import Workers
@@ -20,6 +21,8 @@ _CALL_S: Final = 3.0
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0)
 # An activation changes its worker half a dozen times: what comes so soon after a beat waits.
 _GAP_S: Final = 0.05
+
+_failpoint = rpcs("atelet.control", pb.DESCRIPTOR.services_by_name["NodeService"])
 
 
 class Beats:
@@ -75,7 +78,8 @@ class Beats:
             machine_boot_id=self._identity.machine_boot_id,
             sandbox_classes=classes,
         )
-        answer = await channels.call(self._control.RegisterNode, request, timeout_s=_CALL_S)
+        async with _failpoint(request):
+            answer = await channels.call(self._control.RegisterNode, request, timeout_s=_CALL_S)
         log.info("registered", extra={"session": answer.session_id})
         sequence = 0
         while classes == self._classes():
@@ -87,7 +91,8 @@ class Beats:
                 sequence=sequence,
                 workers=await self._workers.states(),
             )
-            await channels.call(self._control.Beat, beat, timeout_s=_CALL_S)
+            async with _failpoint(beat):
+                await channels.call(self._control.Beat, beat, timeout_s=_CALL_S)
             self._failures = 0
             await asyncio.sleep(_GAP_S)
             await self._pause(revision, answer.beat_interval_ms / 1000 or _INTERVAL_S)

@@ -9,6 +9,7 @@ from typing import Final
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import SYSTEM, failpoint
 from atelet import files as fs
 from atelet.faults import text_of
 from atenode.paths import NodePaths
@@ -59,5 +60,6 @@ def _node_id(paths: NodePaths, name: str) -> str:
     except FileNotFoundError:
         node_id = str(uuid.uuid4())
         data = json.dumps({"node_id": node_id, "node_name": name}).encode() + b"\n"
-        fs.write_atomic(paths.node_file, data, durable=True)
+        with failpoint("atelet.identity.write", SYSTEM):
+            fs.write_atomic(paths.node_file, data, durable=True)
         return node_id

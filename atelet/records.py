@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import SYSTEM, failpoint
 from atelet import files as fs
 from atelet.faults import FULL, text_of
 from atelet.objects.places import Destination
@@ -93,7 +94,8 @@ class Records:
         path = self._paths.outcome(record.call.operation_id)
         data = json.dumps(self._value(record), sort_keys=True).encode()
         try:
-            await self._threads.run(lambda: fs.write_atomic(path, data, durable=False))
+            async with failpoint("atelet.records.write", SYSTEM):
+                await self._threads.run(lambda: fs.write_atomic(path, data, durable=False))
         except OSError as exc:
             full = exc.errno in FULL
             reason = Reason.NODE_OUT_OF_RESOURCES if full else Reason.NODE_UNAVAILABLE
@@ -103,6 +105,22 @@ class Records:
     async def sweep(self) -> None:
         """Remove what is older than 24 h, void or unreadable."""
         await self._threads.run(self._sweep)
+
+    async def checkpointed(self) -> list[Call]:
+        """Return the Checkpoints that have succeeded and whose snapshot is not on this node."""
+        return await self._threads.run(self._checkpointed)
+
+    def _checkpointed(self) -> list[Call]:
+        found = []
+        for path in self._paths.operations.iterdir():
+            record = self._read(path)
+            if record is None or not record.done or record.status:
+                continue
+            destination = record.call.destination
+            is_external = destination is not None and destination.uri_prefix
+            if record.call.verb == CHECKPOINT and is_external:
+                found.append(record.call)
+        return found
 
     def _value(self, record: Record) -> dict[str, Any]:
         return {
@@ -117,7 +135,8 @@ class Records:
     def _read(self, path: Path) -> Record | None:
         """Read a record; one that is void or unreadable is none: the command is idempotent."""
         with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            value = json.loads(path.read_bytes())
+            with failpoint("atelet.records.read", SYSTEM):
+                value = json.loads(path.read_bytes())
             if value["boot_id"] == self._boot_id:
                 return _record(value)
         return None
@@ -127,7 +146,8 @@ class Records:
         for path in self._paths.operations.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 if path.stat().st_mtime < oldest or self._read(path) is None:
-                    path.unlink()
+                    with failpoint("atelet.records.remove", SYSTEM):
+                        path.unlink()
 
 
 def _record(value: Mapping[str, Any]) -> Record:

@@ -6,6 +6,7 @@ from typing import Any, TypeVar
 import grpc
 
 from ateerrors.report import Sandbox
+from atefail import serves
 from atelet import checkpoint, convert, start, transfer, undo, validate
 from atelet.node import Node, leaves
 from atelet.objects.places import Destination
@@ -21,6 +22,7 @@ _Measured = TypeVar(
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+@serves("atelet.serve")
 class Herder(rpc.AteomHerderServicer):
     """The node's verbs."""
 

@@ -12,6 +12,7 @@ from typing import IO, Any, Final
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import effect
 from atelet.faults import text_of
 from atelet.images.reference import Reference, invalid
 
@@ -107,6 +108,7 @@ class Image:
         return path.open("rb")
 
 
+@effect("atelet.images.find")
 def find(reference: Reference, arch: str) -> Image:
     """Find the image of a reference and read its manifest and config.
 

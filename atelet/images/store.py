@@ -1,6 +1,7 @@
 """Images unpacked on this node: each once, whole or not at all, kept over restarts."""
 
 import asyncio
+import contextlib
 import ctypes
 import json
 import os
@@ -13,6 +14,7 @@ from typing import Any, Final
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import SYSTEM, failpoint
 from atelet import files as fs
 from atelet.faults import FULL, text_of
 from atelet.images import layout, reference
@@ -163,21 +165,23 @@ class ImageStore:
         final = self._path(image.digest)
         temporary = fs.temporary_beside(final)
         try:
-            temporary.mkdir(mode=0o700)
-            record = self._fill(image, temporary / _ROOTFS, stop)
-            fs.write_new(temporary / _RECORD, json.dumps(record).encode(), durable=True)
-            _sync_filesystem(temporary)
-            # Without a record it was never whole.
-            shutil.rmtree(final, ignore_errors=True)
-            temporary.rename(final)
-            fs.sync(self._folder)
+            with failpoint("atelet.images.unpack", SYSTEM):
+                temporary.mkdir(mode=0o700)
+                record = self._fill(image, temporary / _ROOTFS, stop)
+                fs.write_new(temporary / _RECORD, json.dumps(record).encode(), durable=True)
+                _sync_filesystem(temporary)
+            with failpoint("atelet.images.publish", SYSTEM):
+                # Without a record it was never whole.
+                shutil.rmtree(final, ignore_errors=True)
+                temporary.rename(final)
+                fs.sync(self._folder)
         except OSError as exc:
             if exc.errno in FULL:
                 msg = f"cannot unpack image {image.reference.text[:200]}: {text_of(exc)}"
                 raise AteError(Reason.NODE_OUT_OF_RESOURCES, msg) from exc
             raise unreadable(image.reference, "unpacking", exc) from exc
         finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            _remove(temporary)
         return _unpacked_of(image.digest, final / _ROOTFS, record)
 
     def _fill(self, image: Image, root: Path, stop: threading.Event) -> dict[str, Any]:
@@ -197,7 +201,13 @@ class ImageStore:
 
     def _remove_leftovers(self) -> None:
         for path in self._folder.glob(f"{fs.TEMPORARY}*"):
-            shutil.rmtree(path, ignore_errors=True)
+            _remove(path)
+
+
+def _remove(temporary: Path) -> None:
+    # What stays is removed at the next start.
+    with contextlib.suppress(OSError), failpoint("atelet.images.remove", SYSTEM):
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _unpacked_of(digest: str, rootfs: Path, record: Mapping[str, Any]) -> Unpacked:

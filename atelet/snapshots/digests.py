@@ -5,12 +5,14 @@ import threading
 from pathlib import Path
 from typing import Final
 
+from atefail import SYSTEM, effect
 from atelet.threads import StoppedError
 
 # Big enough that the loop costs nothing, small enough to stop soon; hashing it lets go of the GIL.
 _READ_BYTES: Final = 1 << 20
 
 
+@effect("atelet.snapshot.digest", SYSTEM)
 def digest_file(path: Path, stop: threading.Event) -> tuple[int, str]:
     """Return a file's size and `sha256:<hex>`."""
     digest = hashlib.sha256()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+from atefail import SYSTEM, effect
 from atelet import files as fs
 from atelet.phases import Phases
 from atelet.snapshots.digests import digest_file
@@ -44,6 +45,7 @@ async def seal(
     )
 
 
+@effect("atelet.snapshot.sync", SYSTEM)
 def _sync(path: Path, _stop: threading.Event) -> None:
     # Nothing stops it half-way; it may take as long as hashing does.
     fs.sync(path)
