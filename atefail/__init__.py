@@ -11,6 +11,7 @@ docs/failpoints.md lists the names, docs/adr/0006 says what each term means.
 from atefail.board import Killed, NotKilledError
 from atefail.control import (
     ENVIRONMENT,
+    check,
     clear,
     configure,
     counts,
@@ -34,6 +35,7 @@ __all__ = [
     "Killed",
     "Kind",
     "NotKilledError",
+    "check",
     "clear",
     "configure",
     "counts",

@@ -32,6 +32,15 @@ def configure(text: str) -> None:
     BOARD.plan(terms.parse(text, _kind_of))
 
 
+def check(text: str) -> None:
+    """Do as `configure` with a text that is for other processes: nothing changes here.
+
+    Raises:
+        AteError: INVALID_ARGUMENT: it cannot be read, or names what there is not.
+    """
+    terms.parse(text, _kind_of)
+
+
 def clear() -> None:
     """Have no failpoint do anything."""
     BOARD.plan({})
