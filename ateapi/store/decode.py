@@ -17,6 +17,8 @@ from ateapi.store.rows import (
     AtespaceRow,
     CrashRow,
     EventRow,
+    GoldenRow,
+    GoldenState,
     NodeRow,
     OperationRow,
     OutcomeRow,
@@ -227,3 +229,17 @@ def atespace(row: Row) -> AtespaceRow:
 def resource(row: Row) -> ResourceRow:
     """Decode the first seven columns of resources."""
     return ResourceRow(row[0], row[1], row[2], row[3], _mapping(row[4]), _mapping(row[5]), row[6])
+
+
+def golden(row: Row) -> GoldenRow:
+    """Decode golden_rows."""
+    return GoldenRow(
+        template_uid=row[10],
+        snapshot=snapshot(row),
+        actor_uid=row[11],
+        ref=ActorRef(row[12], row[13]),
+        state=GoldenState(row[14]),
+        reason=row[15],
+        message=row[16],
+        set_ms=row[17],
+    )

@@ -23,6 +23,9 @@ UPDATED: Final = "updated"
 CRASHED: Final = "crashed"
 REVERTED: Final = "reverted"
 DELETED: Final = "deleted"
+# Of a template's golden snapshot: of the actor whose it is, of the one that could not use it.
+GOLDEN_SET: Final = "golden.set"
+GOLDEN_BROKEN: Final = "golden.broken"
 # Of an operation: `resume.begun`.
 BEGUN: Final = "begun"
 DONE: Final = "done"

@@ -60,6 +60,27 @@ def snapshot_unknown(verb: str, row: Row, snapshot_id: str) -> AteError:
     )
 
 
+def no_good_snapshot(verb: str, row: Row) -> AteError:
+    """The actor has no snapshot that is durable and not known to be bad."""
+    ref = decode.ref(row)
+    return AteError(
+        Reason.SNAPSHOT_UNKNOWN,
+        f"cannot {verb} {ref}: it has no durable snapshot that is good",
+        metadata=_of(ref, actorStatus=_status(row)[1]),
+    )
+
+
+def other_revision(verb: str, row: Row) -> AteError:
+    """The actor is of another template, or of another revision of it."""
+    ref = decode.ref(row)
+    return AteError(
+        Reason.ACTOR_STATE_CONFLICT,
+        f"cannot {verb} {ref}: it is not of the current revision of that template, but of revision"
+        f" {row[5]} of {row[3]}/{row[4]}",
+        metadata=_of(ref, actorStatus=_status(row)[1]),
+    )
+
+
 def state_conflict(verb: str, row: Row, also: Sequence[str] = ()) -> AteError:
     """The verb is not allowed in this status; `also` is allowed beside what EDGES allows."""
     ref = decode.ref(row)

@@ -393,6 +393,40 @@ class ResourceRow:
     created_ms: int
 
 
+class GoldenState(enum.StrEnum):
+    """Whether a golden snapshot is of use."""
+
+    READY = "ready"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True, slots=True)
+class GoldenRow:
+    """What actors of a template's revision begin with that have no snapshot of their own.
+
+    Attributes:
+        template_uid: The revision.
+        snapshot: EXTERNAL, in the history of another actor, and kept as long as it is golden.
+        actor_uid: That actor, which may be gone.
+        ref: Its name.
+        reason: Why it is BROKEN; else empty.
+    """
+
+    template_uid: str
+    snapshot: SnapshotRow
+    actor_uid: str
+    ref: ActorRef
+    state: GoldenState
+    reason: str
+    message: str
+    set_ms: int
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether a resume could not be restored from it."""
+        return self.state is GoldenState.BROKEN
+
+
 @dataclass(frozen=True, slots=True)
 class EventRow:
     """One change of an actor, in revision order (outbox)."""

@@ -168,16 +168,18 @@ def history(x: Execute, actor_uid: str) -> list[SnapshotRow]:
 
 def condemned(x: Execute, limit: int) -> list[tuple[str, SnapshotRow]]:
     """See Store.condemned."""
-    # Uids are random: from a random one on, so that those that cannot be deleted just now do not
-    # stand before all others.
+    # What is golden stays, whatever becomes of its actor. Uids are random: from a random one on,
+    # so that those that cannot be deleted just now do not stand before all others.
     pivot = str(uuid.uuid4())
     rows = x(
         "select * from snapshot_rows where condemned = 1 and actor_uid >= ?"
+        " and snapshot_id not in (select snapshot_id from golden)"
         " order by actor_uid, sequence limit ?",
         (pivot, limit),
     ).fetchall()
     rows += x(
         "select * from snapshot_rows where condemned = 1 and actor_uid < ?"
+        " and snapshot_id not in (select snapshot_id from golden)"
         " order by actor_uid, sequence limit ?",
         (pivot, limit - len(rows)),
     ).fetchall()
@@ -187,4 +189,8 @@ def condemned(x: Execute, limit: int) -> list[tuple[str, SnapshotRow]]:
 def forget(x: Execute, snapshot_ids: Sequence[str]) -> None:
     """See Store.forget_snapshots."""
     for snapshot_id in snapshot_ids:
-        x("delete from snapshots where snapshot_id = ? and condemned = 1", (snapshot_id,))
+        x(
+            "delete from snapshots where snapshot_id = ? and condemned = 1"
+            " and snapshot_id not in (select snapshot_id from golden)",
+            (snapshot_id,),
+        )

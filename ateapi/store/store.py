@@ -14,6 +14,7 @@ from ateapi.store import (
     atespaces,
     catalog,
     events,
+    golden,
     operations,
     reverts,
     snapshots,
@@ -33,6 +34,7 @@ from ateapi.store.rows import (
     CrashRow,
     EventRow,
     Finish,
+    GoldenRow,
     NodeRow,
     OperationRow,
     OutcomeRow,
@@ -393,6 +395,59 @@ class Store:
             AteError: RESOURCE_NOT_FOUND; RESOURCE_IN_USE: actors use its current revision.
         """
         await self._write(catalog.delete, kind, namespace, name)
+
+    async def golden(self, template_uid: str) -> GoldenRow | None:
+        """Return the golden snapshot of a template's revision, broken or not, if it has one."""
+        return await self._read(golden.golden, template_uid)
+
+    async def list_golden(self) -> list[GoldenRow]:
+        """Return the golden snapshots of all revisions, in the order of their uids."""
+        return await self._read(golden.listing)
+
+    async def golden_candidate(self, ref: ActorRef, template_uid: str) -> ActorRow:
+        """Return an actor whose latest snapshot may become golden for a template's revision.
+
+        Raises:
+            AteError: ACTOR_NOT_FOUND; ACTOR_CRASHED; ACTOR_STATE_CONFLICT: it is not SUSPENDED, or
+                of another revision; SNAPSHOT_UNKNOWN: it has no good one.
+        """
+        return await self._read(golden.candidate, ref, template_uid)
+
+    async def promote_golden(
+        self, ref: ActorRef, template_uid: str, snapshot_id: str
+    ) -> GoldenRow | None:
+        """Make the latest snapshot of an actor the golden one; what holds already is no change.
+
+        Returns:
+            It; None: the actor's latest snapshot is another.
+
+        Raises:
+            AteError: As `golden_candidate`.
+        """
+        return await self._write(golden.promote, ref, template_uid, snapshot_id)
+
+    async def clear_golden(self, template_uid: str) -> bool:
+        """Let a template's revision have no golden snapshot; False: it had none."""
+        return await self._write(golden.clear, template_uid)
+
+    async def mark_golden_broken(
+        self, template_uid: str, snapshot_id: str, reason: Reason, message: str, actor_uid: str
+    ) -> tuple[GoldenRow | None, bool]:
+        """Write down that a golden snapshot cannot be restored, if it is the golden one still.
+
+        Args:
+            template_uid: The revision.
+            snapshot_id: Which.
+            reason: Why.
+            message: More of why.
+            actor_uid: The actor that was to be restored from it.
+
+        Returns:
+            What is golden now, and whether it was marked just now.
+        """
+        return await self._write(
+            golden.mark_broken, template_uid, snapshot_id, reason, message, actor_uid
+        )
 
     async def events(
         self, actor_uid: str | None, after_revision: int, limit: int

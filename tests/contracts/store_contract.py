@@ -12,6 +12,7 @@ from tests.contracts.store_crashes import (
 )
 from tests.contracts.store_finish import FinishContract, HistoryContract
 from tests.contracts.store_fleet import CatalogContract, EventContract, WorkerContract
+from tests.contracts.store_golden import GoldenContract
 from tests.contracts.store_histories import ConcurrencyContract, HistoriesContract
 from tests.contracts.store_operations import BeginContract, PlacementContract, RecoveryContract
 from tests.contracts.store_reverts import RevertContract, WayBackContract
@@ -29,6 +30,7 @@ class StoreContract(
     EventContract,
     ExpiryContract,
     FinishContract,
+    GoldenContract,
     HistoriesContract,
     HistoryContract,
     LostAssignmentContract,

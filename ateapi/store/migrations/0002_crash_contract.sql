@@ -29,6 +29,20 @@ create table pending_uploads (
     since_ms bigint not null
 ) without rowid;
 
+-- Of a revision of a template: the snapshot that those of its actors begin with that have none of
+-- their own. It is kept as long as it is golden, whatever becomes of the actor that it is of.
+create table golden (
+    template_uid text primary key references resources (uid) on delete cascade,
+    snapshot_id text not null unique references snapshots (snapshot_id),
+    atespace text not null,
+    name text not null,
+    state text not null check (state in ('ready', 'broken')),
+    reason text not null,
+    message text not null,
+    set_ms bigint not null,
+    check ((state = 'broken') = (reason <> ''))
+) without rowid;
+
 drop view actor_rows;
 create view actor_rows as
 select
@@ -53,3 +67,10 @@ select
     o.worker_uid, coalesce(w.claim, 0) as claim, coalesce(w.boot_id, '') as boot_id,
     o.snapshot_id, o.destination, o.boot, o.begun_ms, o.policy
 from operations o join actors a on a.uid = o.actor_uid left join workers w on w.uid = o.worker_uid;
+
+create view golden_rows as
+select
+    s.snapshot_id, s.kind, s.location, s.node_id, s.digest, s.size_bytes, s.created_ms, s.epoch,
+    s.bad, s.salvage,
+    g.template_uid, s.actor_uid, g.atespace, g.name, g.state, g.reason, g.message, g.set_ms
+from golden g join snapshots s on s.snapshot_id = g.snapshot_id;
