@@ -21,6 +21,7 @@ import atefail
 from ateapi import app as ateapi_app
 from ateapi.config import Config as AteapiConfig
 from ateapi.store.store import Store
+from ateerrors.errors import AteError
 from atelet import app as atelet_app
 from atelet.config import Config as AteletConfig
 from atenode.paths import NodePaths
@@ -60,6 +61,7 @@ class Cluster:
         parts: Its services by name, as `atelet-0`.
         killed: Names of the services that were killed, in order.
         acknowledged: {actor uid: how far it had counted when a snapshot was acknowledged}.
+        uids: {name: uid} of the actors that were made.
     """
 
     def __init__(self, folder: Path, *, workers: int, nodes: int, supervised: bool) -> None:
@@ -68,6 +70,7 @@ class Cluster:
         self.machines = [Machine() for _ in range(nodes)]
         self.killed: list[str] = []
         self.acknowledged: dict[str, int] = {}
+        self.uids: dict[str, str] = {}
         self.workers_per_node = workers
         self._loop = cast("VirtualLoop", asyncio.get_running_loop())
         self._supervised = supervised
@@ -151,10 +154,11 @@ class Cluster:
             restart.add_done_callback(self._restarts.discard, context=context)
 
     async def _restart(self, part: Part) -> None:
-        await asyncio.sleep(RESTART_S)
-        # When it is killed while it starts, that death has a restart of its own.
-        with contextlib.suppress(DiedError):
-            await part.start()
+        while part.life is None:
+            await asyncio.sleep(RESTART_S)
+            # When it is killed while it starts, that death has a restart of its own.
+            with contextlib.suppress(DiedError, AteError):
+                await part.start()
 
     def _killed_at(self, point: str) -> NoReturn:
         """Kill who reached a failpoint that says so."""
@@ -264,7 +268,9 @@ class Cluster:
         request = pb.CreateActorRequest(
             actor_ref=ref(name), actor_template_namespace="default", actor_template_name=template
         )
-        return (await call(self.actors.CreateActor, request, timeout_s=CALL_S)).actor
+        actor = (await call(self.actors.CreateActor, request, timeout_s=CALL_S)).actor
+        self.uids[name] = actor.uid
+        return actor
 
     async def get(self, name: str = "a") -> pb.Actor:
         """Return an actor."""
@@ -291,7 +297,7 @@ class Cluster:
     ) -> pb.Actor:
         """Suspend an actor."""
         request = pb.SuspendActorRequest(actor_ref=ref(name), on_failure=on_failure)
-        reached = await self.counted(name)
+        reached = self.counted(name)
         actor = (await call(self.actors.SuspendActor, request, timeout_s=timeout_s)).actor
         self._acknowledge(actor.uid, reached)
         return actor
@@ -305,7 +311,7 @@ class Cluster:
     ) -> pb.Actor:
         """Pause an actor."""
         request = pb.PauseActorRequest(actor_ref=ref(name), on_failure=on_failure)
-        reached = await self.counted(name)
+        reached = self.counted(name)
         actor = (await call(self.actors.PauseActor, request, timeout_s=timeout_s)).actor
         self._acknowledge(actor.uid, reached)
         return actor
@@ -362,11 +368,12 @@ class Cluster:
     async def visit(self, name: str = "a") -> int:
         """Have the program of a RUNNING actor count one further; return how far it is."""
         uid = (await self.get(name)).uid
-        return next(machine for machine in self.machines if machine.live(uid)).visit(uid)
+        machine = next((machine for machine in self.machines if machine.live(uid)), self.machine)
+        return machine.visit(uid)
 
-    async def counted(self, name: str = "a") -> int:
+    def counted(self, name: str = "a") -> int:
         """Return how far the program of an actor is that lives; 0 without one."""
-        uid = await self._uid(name)
+        uid = self.uids[name]
         live = [sandbox for machine in self.machines for sandbox in machine.live(uid)]
         return max((sandbox.count for sandbox in live), default=0)
 
@@ -374,9 +381,6 @@ class Cluster:
         """Let the program of an actor exit with a code; without one it is killed."""
         for machine in self.machines:
             machine.end_program(uid, code)
-
-    async def _uid(self, name: str) -> str:
-        return (await self.get(name)).uid
 
     def _acknowledge(self, uid: str, reached: int) -> None:
         self.acknowledged[uid] = max(self.acknowledged.get(uid, 0), reached)

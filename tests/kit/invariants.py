@@ -1,11 +1,15 @@
 """What has to hold in a cluster at every moment, and what when it is at rest."""
 
+import contextlib
 import json
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from ateapi.lifecycle import EDGES, Status, Verb
+from ateapi.store import actors, operations, workers
+from ateapi.store.connections import BUSY_MS, connect
 from ateapi.store.rows import (
     ActorRow,
     OperationRow,
@@ -24,44 +28,56 @@ if TYPE_CHECKING:
 RESTING: Final = frozenset({Status.RUNNING, Status.SUSPENDED, Status.PAUSED, Status.CRASHED})
 
 
+@dataclass(frozen=True)
+class Rows:
+    """What the store has written down; read past the service, which may be dead."""
+
+    actors: list[ActorRow]
+    workers: list[WorkerRow]
+    operations: dict[str, OperationRow]
+
+    @classmethod
+    def read(cls, it: "Cluster") -> Self:
+        """Read all of it as of one moment; no failpoint is passed."""
+        with contextlib.closing(connect(str(it.folder / "store.db"), BUSY_MS)) as connection:
+            x = connection.cursor().execute
+            x("begin")
+            found, token = actors.listing(x, "", 1000, "")
+            assert not token
+            open_ones = {operation.actor_uid: operation for operation in operations.operations(x)}
+            return cls(found, [worker for worker, _ in workers.workers(x)], open_ones)
+
+
 async def assert_at_rest(it: "Cluster") -> None:
     """Nothing is in transition, owned by an operation, or quarantined."""
-    actors = await _actors(it)
-    moving = {str(actor.ref): actor.status.name for actor in actors if actor.status not in RESTING}
+    rows = Rows.read(it)
+    moving = {
+        str(actor.ref): actor.status.name for actor in rows.actors if actor.status not in RESTING
+    }
     assert not moving
-    assert await it.store.operations() == []
-    for worker, _ in await it.store.workers():
+    assert not rows.operations
+    for worker in rows.workers:
         assert worker.status is not WorkerStatus.QUARANTINED, worker
 
 
 async def check(it: "Cluster") -> None:
     """Check P1, P3, P4, P9, and that statuses, workers and operations fit together."""
-    actors = await _actors(it)
-    operations = {operation.actor_uid: operation for operation in await it.store.operations()}
-    workers = [worker for worker, _ in await it.store.workers()]
-    _check_workers(actors, workers, operations)
-    _check_sandboxes(it, workers)
-    for actor in actors:
-        _check_pair(actor, operations.get(actor.uid))
-        await _check_snapshots(it, actor)
+    rows = Rows.read(it)
+    _check_workers(rows)
+    _check_sandboxes(it, rows.workers)
+    for actor in rows.actors:
+        _check_pair(actor, rows.operations.get(actor.uid))
+        _check_snapshots(it, actor)
         _check_running(it, actor)
 
 
-async def _actors(it: "Cluster") -> list[ActorRow]:
-    actors, token = await it.store.list_actors("", 1000, "")
-    assert not token
-    return actors
-
-
-def _check_workers(
-    actors: Iterable[ActorRow], workers: Iterable[WorkerRow], operations: dict[str, OperationRow]
-) -> None:
+def _check_workers(rows: Rows) -> None:
     """P1: at most one actor a worker, at most one worker an actor, and both rows say the same."""
-    assigned = {w.uid: w.actor_uid for w in workers if w.status is WorkerStatus.ASSIGNED}
+    assigned = {w.uid: w.actor_uid for w in rows.workers if w.status is WorkerStatus.ASSIGNED}
     assert len(set(assigned.values())) == len(assigned), f"two workers for one actor: {assigned}"
     wanted: dict[str, str] = {}
-    for actor in actors:
-        operation = operations.get(actor.uid)
+    for actor in rows.actors:
+        operation = rows.operations.get(actor.uid)
         worker_uid = actor.worker_uid or (operation.worker_uid if operation else None)
         if worker_uid is not None:
             assert worker_uid not in wanted, f"two actors on one worker: {actor.ref}"
@@ -85,7 +101,7 @@ def _check_pair(actor: ActorRow, operation: OperationRow | None) -> None:
     assert (actor.crash is not None) == (actor.status is Status.CRASHED), what
 
 
-def _check_sandboxes(it: "Cluster", workers: Iterable[WorkerRow]) -> None:
+def _check_sandboxes(it: "Cluster", known: Iterable[WorkerRow]) -> None:
     """P9: who is free has no sandbox that lives; each that lives is on a worker of its actor."""
     held = {}
     for node in range(len(it.machines)):
@@ -93,7 +109,7 @@ def _check_sandboxes(it: "Cluster", workers: Iterable[WorkerRow]) -> None:
             sandbox = json.loads(record.read_bytes())["sandbox"]
             held[record.parent.name] = sandbox["sandbox_id"]
     live = {sandbox.id for machine in it.machines for sandbox in machine.live()}
-    by_uid = {worker.uid: worker for worker in workers}
+    by_uid = {worker.uid: worker for worker in known}
     for slot_uid, sandbox_id in held.items():
         worker = by_uid.get(slot_uid)
         if sandbox_id in live and worker is not None:
@@ -111,7 +127,7 @@ def _check_running(it: "Cluster", actor: ActorRow) -> None:
         assert current[0].count >= floor, f"{actor.ref} is at {current[0].count}, was at {floor}"
 
 
-async def _check_snapshots(it: "Cluster", actor: ActorRow) -> None:
+def _check_snapshots(it: "Cluster", actor: ActorRow) -> None:
     """P3, P4: what was acknowledged is there and whole."""
     snapshot = actor.snapshot
     if snapshot is None or snapshot.bad:
