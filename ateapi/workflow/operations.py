@@ -9,6 +9,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from ateapi.adoption import Adoption
 from ateapi.fleet import Fleet
@@ -29,6 +30,18 @@ from ateerrors.reason import Reason
 from aterpc import log as fields
 
 log = logging.getLogger("operation")
+
+# Their callers are told which one.
+_ABOUT_A_SNAPSHOT: Final = frozenset(
+    {
+        Reason.SNAPSHOT_NOT_FOUND,
+        Reason.SNAPSHOT_CORRUPT,
+        Reason.SNAPSHOT_INCOMPATIBLE,
+        Reason.RUNTIME_RESTORE_FAILED,
+        Reason.SNAPSHOT_UPLOAD_FAILED,
+        Reason.SNAPSHOT_SAVE_FAILED,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,11 +309,22 @@ def _told(state: OperationState, error: AteError) -> AteError:
         metadata["epoch"] = str(state.operation.epoch)
     if state.worker is not None:
         metadata |= {"worker": state.worker.name, "node": state.worker.node_name}
+    if error.reason in _ABOUT_A_SNAPSHOT and (snapshot_id := _snapshot_id(state)):
+        metadata["snapshot"] = snapshot_id
     error = error.with_metadata(**metadata)
     # A node knows uids, images and folders; who called knows the actor's name.
     if str(state.ref) in error.message:
         return error
     return error.with_message(f"cannot {state.verb} {state.ref}: {error.message}")
+
+
+def _snapshot_id(state: OperationState) -> str:
+    """Return the actor's snapshot that an operation reads, or the one that it writes."""
+    if state.operation is None or state.actor is None:
+        return ""
+    if state.verb is not Verb.RESUME and not state.uploads:
+        return state.operation.snapshot_id
+    return state.actor.snapshot.snapshot_id if state.actor.snapshot is not None else ""
 
 
 def _log_failure(state: OperationState, failure: AteError) -> None:
