@@ -16,6 +16,7 @@ from atelet.config import Config
 from atelet.identity import Identity
 from atelet.images.store import ImageStore
 from atelet.janitor import Janitor
+from atelet.logs import KeptLogs
 from atelet.node import Node
 from atelet.objects.places import Places
 from atelet.operations import Operations
@@ -78,16 +79,17 @@ async def running(config: Config, transport: Transport = SOCKETS) -> AsyncIterat
         )
         stack.push_async_callback(images.close)
         ateoms = Ateoms(paths, transport.open_channel)
-        node = Node(paths, threads, places, images, ateoms)
+        node = Node(paths, threads, places, images, ateoms, config.endurance)
+        logs = KeptLogs(paths, config.kept_logs_bytes)
         records = Records(paths, who.machine_boot_id, threads)
         operations = Operations(records)
-        janitor = Janitor(node, operations, records)
-        await _prepare(node)
+        janitor = Janitor(node, operations, records, logs)
+        await _prepare(node, logs)
         await stack.enter_async_context(ateoms.watching())
         stack.push_async_callback(operations.close)
 
         server = Server(to_control=True, make=transport.make_server)
-        herder = Herder(node, operations, records)
+        herder = Herder(node, operations, records, logs)
         atelet_pb2_grpc.add_AteomHerderServicer_to_server(herder, server.grpc)
         server.reflect(["atelet.AteomHerder"])
         stack.push_async_callback(server.stop, config.stop_grace_s)
@@ -113,8 +115,16 @@ async def running(config: Config, transport: Transport = SOCKETS) -> AsyncIterat
 
 
 def _make_folders(paths: NodePaths) -> None:
+    folders = (
+        paths.operations,
+        paths.actors,
+        paths.images,
+        paths.ateoms,
+        paths.snapshots,
+        paths.logs,
+    )
     try:
-        for path in (paths.operations, paths.actors, paths.images, paths.ateoms, paths.snapshots):
+        for path in folders:
             with failpoint("atelet.folders.make", SYSTEM):
                 path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
@@ -122,9 +132,10 @@ def _make_folders(paths: NodePaths) -> None:
         raise AteError(Reason.INVALID_ARGUMENT, msg) from exc
 
 
-async def _prepare(node: Node) -> None:
+async def _prepare(node: Node, logs: KeptLogs) -> None:
     """Remove what a killed process was making, and claim the store of local snapshots."""
     await node.images.start()
-    await node.threads.run(lambda: activations.remove_retired(node.paths))
+    await node.threads.run(lambda: activations.remove_retired(node.paths, logs))
     # It is this node's own folder: what is not in it is not anywhere.
     await node.places.local_store().prepare()
+    await node.places.local_store().sweep()

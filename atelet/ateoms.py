@@ -141,6 +141,18 @@ class Ateoms:
         """Return a slot as last seen."""
         return next((view for view in self._views() if view.slot.uid == slot_uid), None)
 
+    def require_newest(self, slot_uid: str, claim: int) -> None:
+        """Refuse what the ateom of a slot would refuse, without asking it.
+
+        Raises:
+            AteError: STALE_EPOCH.
+        """
+        view = self.slot(slot_uid)
+        if view is not None and claim < view.slot.claim:
+            seen = view.slot.claim
+            msg = f"worker {slot_uid} has seen claim {seen}; the caller's {claim} is older"
+            raise AteError(Reason.STALE_EPOCH, msg)
+
     async def wait_for(self, slot_uid: str, timeout_s: float) -> SlotView:
         """Return a slot whose ateom is connected, as soon as it is.
 

@@ -1,9 +1,12 @@
 """Checkpoint: a sandbox becomes a complete snapshot, and only then goes away.
 
-Pause, checkpoint, sync and hash, place with the manifest last, record, delete. Until the delete
-the sandbox is alive and paused, so whatever fails before can be undone by resuming it.
+Pause, checkpoint, sync and hash, copy on the node, place with the manifest last, record, delete.
+Until the delete the sandbox is alive and paused, so whatever fails before can be undone by
+resuming it. From the copy on, nothing of its state is lost when it dies.
 """
 
+import asyncio
+import contextlib
 import logging
 import shutil
 import time
@@ -13,21 +16,24 @@ from typing import Final
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
-from ateerrors.report import Copy, Report, Sandbox
-from atelet import activations, convert
+from ateerrors.report import Report, Sandbox
+from atefail import SYSTEM, failpoint
+from atelet import activations, convert, copies
 from atelet import files as fs
 from atelet.activations import Activation
 from atelet.ateoms import Patience
-from atelet.faults import UNTOUCHED, text_of
+from atelet.copies import LocalCopy
+from atelet.endurance import while_away
+from atelet.faults import with_sandbox
 from atelet.node import Node, leaves
 from atelet.objects.places import Place
 from atelet.operations import Operation
-from atelet.snapshots import reader
+from atelet.saving import Saving
 from atelet.snapshots.reader import Stored
-from atelet.snapshots.writer import seal
 from atelet.tasks import both
 from atenode.manifest import SCOPE_FULL, FileEntry, Manifest, digest_of
-from atenode.paths import ActivationPaths, component
+from atenode.paths import ActivationPaths
+from atepb import ateapi_pb2
 from atepb import atelet_pb2 as pb
 from atepb import ateom_pb2 as ateom_pb
 
@@ -42,7 +48,7 @@ _DELETE: Final = Patience(connect_s=10, answer_s=40)
 # State of the runtime beside the memory, the manifest, and what comes between looking and writing.
 _SPARE_BYTES: Final = 64 << 20
 
-_PAUSED: Final = Report(sandbox=Sandbox.PAUSED, copy=Copy.NONE)
+_PAUSED: Final = Report(sandbox=Sandbox.PAUSED)
 
 CheckpointOperation = Operation[pb.CheckpointResponse]
 
@@ -56,15 +62,18 @@ async def checkpoint(
         AteError: With what became of the sandbox; it is never resumed here.
     """
     fence = request.fence
-    flow = _Flow(
-        node=node,
-        request=request,
-        operation=operation,
-        place=node.places.of(convert.destination(request, fence.actor_uid)),
-        folder=node.paths.activation(fence.actor_uid, fence.epoch),
-    )
     async with node.slots.of(request.target_ateom_uid):
-        return await flow.run()
+        place = node.places.of(convert.destination(request, fence.actor_uid))
+        saving = Saving(
+            node=node,
+            place=place,
+            actor_uid=fence.actor_uid,
+            epoch=fence.epoch,
+            phases=operation.phases,
+            began_s=asyncio.get_running_loop().time(),
+        )
+        folder = node.paths.activation(fence.actor_uid, fence.epoch)
+        return await _Flow(node, request, operation, place, folder, saving).run()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,41 +83,50 @@ class _Flow:
     operation: CheckpointOperation
     place: Place
     folder: ActivationPaths
+    saving: Saving
 
     async def run(self) -> pb.CheckpointResponse:
+        try:
+            stored = await self._made_before() or await self._make()
+        except AteError as exc:
+            raise self.saving.reported(exc) from exc.__cause__
+        return await self._commit(stored)
+
+    async def _commit(self, stored: Stored) -> pb.CheckpointResponse:
+        """Record the outcome; then what it replaces may go: the sandbox, the copy."""
         phases = self.operation.phases
-        stored = await self._made_before() or await self._make()
         response = pb.CheckpointResponse(
             snapshot=convert.snapshot(stored, self.place.snapshot_id), phases=phases.messages()
         )
         with phases.measure("node.record"):
             await self.operation.commit(response)
-        response.sandbox_deleted = await self._delete()
+        drop = copies.drop(self.node, self.place)
+        response.sandbox_deleted, _ = await both(self._delete(), drop)
         del response.phases[:]
         response.phases.extend(phases.messages())
         return response
 
     async def _made_before(self) -> Stored | None:
-        """Return the snapshot if a former try of the operation completed it.
-
-        Raises:
-            AteError: INVALID_ARGUMENT: something else is there.
-        """
+        """Return the snapshot if a former try made it, or has left the copy to make it of."""
+        found = await self.saving.made_before()
+        if not isinstance(found, LocalCopy):
+            return found
+        # Nobody else asks the sandbox's ateom, which knows whose command is the newest.
+        self.node.ateoms.require_newest(self.operation.call.target, self.operation.call.claim)
+        self.operation.touched = True
         try:
-            stored = await reader.find(self.place)
+            return await self.saving.go_on(found)
         except AteError as exc:
-            if exc.reason is Reason.STORAGE_UNAVAILABLE:
-                # Nothing was ever written there, or nothing can be now, which shows soon.
-                return None
-            raise self._occupied(exc.message) from exc
-        if stored is None:
-            return None
-        fence, made = self.request.fence, stored.manifest
-        if not stored.is_of(fence.actor_uid, fence.epoch):
-            raise self._occupied(f"there is one of actor {made.actor_uid} at epoch {made.epoch}")
-        with leaves(Sandbox.PAUSED):
-            await reader.settle(self.place, stored)
-        return stored
+            raise with_sandbox(exc, await self._state()) from exc.__cause__
+
+    async def _state(self) -> Sandbox:
+        """Look what became of the sandbox since a former try paused it."""
+        try:
+            slot = await self._slot()
+        except AteError:
+            return Sandbox.UNKNOWN
+        alive = self._is_held(slot) and slot.sandbox.phase != ateapi_pb2.SandboxState.PHASE_EXITED
+        return Sandbox.PAUSED if alive else Sandbox.GONE
 
     async def _make(self) -> Stored:
         """Have the runtime write its files, and make a snapshot of them."""
@@ -121,8 +139,8 @@ class _Flow:
             answer = await self._write(slot.memory_bytes)
             return await self._save(activation or await self._activation(), answer)
         except Exception:
-            # Half a checkpoint is of no use to anyone, and may be what filled the disk. When this
-            # is cancelled the runtime may still be writing: who cancelled it clears up.
+            # Without a manifest it is of no use to anyone, and may be what filled the disk. When
+            # this is cancelled the runtime may still be writing: who cancelled it clears up.
             await clear(self.node, self.folder)
             raise
 
@@ -133,9 +151,11 @@ class _Flow:
         return next((slot for slot in seen.slots if slot.uid == target), ateom_pb.Slot())
 
     async def _room(self) -> int:
-        """Make the places that will be written to usable; return how many bytes are free there."""
-        await clear(self.node, self.folder)
-        await self.place.store.prepare()
+        """Make the places that will be written to usable; return how many bytes are free there.
+
+        What a former life had written is ateom's to remove: it may still be writing it.
+        """
+        await while_away(self.node.endurance.retry_s, self.place.store.prepare)
         own = await self.node.threads.run(partial(fs.free_bytes, self.node.paths.actors))
         there = None if self.place.is_local else await self.place.store.free_bytes()
         return own if there is None else min(own, there)
@@ -183,28 +203,12 @@ class _Flow:
     async def _save(
         self, activation: Activation, answer: ateom_pb.CheckpointWorkloadResponse
     ) -> Stored:
-        """Make the files durable and place them, manifest last.
-
-        Raises:
-            AteError: SNAPSHOT_SAVE_FAILED or SNAPSHOT_UPLOAD_FAILED; the sandbox is paused.
-        """
-        phases = self.operation.phases
-        try:
-            names = [component(name, "file of the checkpoint") for name in answer.snapshot_files]
-            entries = await seal(self.folder.checkpoint, names, self.node.threads, phases)
-            manifest = _manifest(self.request, activation, answer.runtime, entries)
-            raw = manifest.encode()
-            paths = {name: self.folder.checkpoint / name for name in names}
-            with phases.measure("bytes.place"):
-                await self.place.store.put(self.place.prefix, paths, raw)
-                placed = await self.place.store.manifest(self.place.prefix)
-        except OSError as exc:
-            raise self._not_saved(text_of(exc)) from exc
-        except AteError as exc:
-            raise self._not_saved(exc.message) from exc
-        if placed != raw:
-            raise self._not_saved("another one is in its place")
-        return Stored(manifest, raw, digest_of(raw))
+        """Make a snapshot of what the runtime wrote."""
+        entries = await self.saving.seal(self.folder.checkpoint, answer.snapshot_files)
+        manifest = _manifest(self.request, activation, answer.runtime, entries)
+        stored = Stored(manifest, raw := manifest.encode(), digest_of(raw))
+        await self.saving.save(self.folder.checkpoint, stored)
+        return stored
 
     async def _delete(self) -> bool:
         """Delete the sandbox; whether it was seen to go.
@@ -232,20 +236,13 @@ class _Flow:
     async def _activation(self) -> Activation:
         return await self.node.threads.run(partial(activations.read, self.folder))
 
-    def _occupied(self, why: str) -> AteError:
-        msg = f"cannot write snapshot {self.place.prefix}: {why}"
-        return AteError(Reason.INVALID_ARGUMENT, msg, report=UNTOUCHED)
-
-    def _not_saved(self, why: str) -> AteError:
-        local = self.place.is_local
-        reason = Reason.SNAPSHOT_SAVE_FAILED if local else Reason.SNAPSHOT_UPLOAD_FAILED
-        msg = f"cannot keep snapshot {self.place.prefix}: {why}"
-        return AteError(reason, msg, report=_PAUSED)
-
 
 async def clear(node: Node, folder: ActivationPaths) -> None:
     """Remove the files of a checkpoint that did not become a snapshot."""
-    await node.threads.run(partial(shutil.rmtree, folder.checkpoint, ignore_errors=True))
+    # What stays goes with the folder of the activation.
+    with contextlib.suppress(OSError):
+        async with failpoint("atelet.checkpoint.clear", SYSTEM):
+            await node.threads.run(partial(shutil.rmtree, folder.checkpoint, ignore_errors=True))
 
 
 def _manifest(

@@ -13,7 +13,11 @@ from atepb import atelet_pb2 as pb
 from atepb import ateom_pb2 as ateom_pb
 
 Snapshotting = (
-    pb.CheckpointRequest | pb.RestoreRequest | pb.StatSnapshotRequest | pb.DeleteSnapshotRequest
+    pb.CheckpointRequest
+    | pb.RestoreRequest
+    | pb.StatSnapshotRequest
+    | pb.DeleteSnapshotRequest
+    | pb.DumpRequest.Source
 )
 
 # Verbs that make a snapshot.

@@ -1,13 +1,42 @@
 """Files that are whole or not there, durable when they have to be."""
 
 import contextlib
+import errno
 import os
 import secrets
+import stat
 from pathlib import Path
 from typing import Final
 
 # Not a character of any name that a request can give: a temporary file is never taken for more.
 TEMPORARY: Final = ".tmp~"
+# What opening a link, or a socket, says.
+_NOT_PLAIN: Final = frozenset({errno.ELOOP, errno.ENXIO})
+
+
+class NotPlainError(Exception):
+    """Something else is in the place of a plain file."""
+
+
+def open_plain(path: Path) -> int:
+    """Open a plain file for reading; the caller closes the descriptor.
+
+    No link is followed, which may lead elsewhere a moment later, and nobody waits at a pipe.
+
+    Raises:
+        NotPlainError: It is a link, a folder, a pipe, a device.
+        OSError: It is not there, or cannot be opened.
+    """
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as exc:
+        if exc.errno in _NOT_PLAIN:
+            raise NotPlainError(path.name) from exc
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise NotPlainError(path.name)
+    return fd
 
 
 def temporary_beside(path: Path) -> Path:

@@ -1,12 +1,12 @@
 """Removes what nobody needs any more: folders of ended activations, old records."""
 
 import asyncio
-import contextlib
 import logging
 from functools import partial
 from typing import Final
 
-from atelet import activations
+from atelet import activations, copies
+from atelet.logs import KeptLogs
 from atelet.node import Node
 from atelet.operations import Operations
 from atelet.records import Records
@@ -27,8 +27,11 @@ class Janitor:
         swept: Set after every look at the activations.
     """
 
-    def __init__(self, node: Node, operations: Operations, records: Records) -> None:
+    def __init__(
+        self, node: Node, operations: Operations, records: Records, logs: KeptLogs
+    ) -> None:
         self.swept = Signal()
+        self._logs = logs
         self._node = node
         self._operations = operations
         self._records = records
@@ -52,7 +55,17 @@ class Janitor:
         # finds the place empty and makes its folder anew.
         for actor_uid, epoch in candidates - self._needed():
             activations.retire(paths, actor_uid, epoch)
-        await self._node.threads.run(partial(activations.remove_retired, paths))
+        await self._node.threads.run(partial(activations.remove_retired, paths, self._logs))
+
+    async def sweep_copies(self) -> None:
+        """Remove the copies of snapshots that are durable elsewhere.
+
+        What a killed process left: who completes a snapshot removes its copy.
+        """
+        running = {call.operation_id for call in self._operations.running()}
+        for call in await self._records.checkpointed():
+            if call.destination is not None and call.operation_id not in running:
+                await copies.drop(self._node, self._node.places.of(call.destination))
 
     def _needed(self) -> set[tuple[str, int]]:
         held = {
@@ -76,6 +89,9 @@ class Janitor:
 
     async def _keep_sweeping_records(self) -> None:
         while True:
-            with contextlib.suppress(OSError):
+            try:
+                await self.sweep_copies()
                 await self._records.sweep()
+            except Exception:  # the guard of a long-lived task
+                log.exception("records_not_swept")
             await asyncio.sleep(_RECORDS_EVERY_S)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ateerrors.errors import AteError
 from ateerrors.report import Sandbox
 from atelet.ateoms import Ateoms
+from atelet.endurance import Endurance
 from atelet.faults import with_sandbox
 from atelet.images.store import ImageStore
 from atelet.locks import KeyedLocks
@@ -25,6 +26,7 @@ class Node:
         places: Where snapshots are.
         images: Unpacked images.
         ateoms: Who drives the sandboxes.
+        endurance: How long stores of snapshots may be away.
         slots: One lock a worker: commands to it are carried out one after the other.
     """
 
@@ -33,6 +35,7 @@ class Node:
     places: Places
     images: ImageStore
     ateoms: Ateoms
+    endurance: Endurance = field(default_factory=Endurance)
     slots: KeyedLocks = field(default_factory=KeyedLocks)
 
 

@@ -33,7 +33,8 @@ class Call:
         actor_uid: The actor.
         epoch: Its activation.
         claim: On what ground.
-        destination: Where its snapshot goes; None when it makes none.
+        destination: Where its snapshot goes, or is; None when it has none.
+        source: The local snapshot that it uploads.
     """
 
     operation_id: str
@@ -43,6 +44,7 @@ class Call:
     epoch: int
     claim: int
     destination: Destination | None = None
+    source: Destination | None = None
 
     def repeats(self, other: "Call") -> bool:
         """Whether it is the same work as another call's, whoever asks."""
@@ -152,8 +154,9 @@ class Records:
 
 def _record(value: Mapping[str, Any]) -> Record:
     call = dict(value["call"])
-    if call["destination"] is not None:
-        call["destination"] = Destination(**call["destination"])
+    for key in ("destination", "source"):
+        if call.get(key) is not None:
+            call[key] = Destination(**call[key])
     return Record(
         call=Call(**call),
         done=bool(value["done"]),

@@ -1,5 +1,7 @@
 """The AteomHerder servicer: check, then have the work done as an operation."""
 
+import contextlib
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any, TypeVar
 
@@ -7,7 +9,9 @@ import grpc
 
 from ateerrors.report import Sandbox
 from atefail import serves
-from atelet import checkpoint, convert, start, transfer, undo, validate
+from atelet import checkpoint, convert, kept, start, transfer, undo, validate
+from atelet.dump import dump
+from atelet.logs import KeptLogs
 from atelet.node import Node, leaves
 from atelet.objects.places import Destination
 from atelet.operations import Operations
@@ -26,10 +30,13 @@ Context = grpc.aio.ServicerContext[Any, Any]
 class Herder(rpc.AteomHerderServicer):
     """The node's verbs."""
 
-    def __init__(self, node: Node, operations: Operations, records: Records) -> None:
+    def __init__(
+        self, node: Node, operations: Operations, records: Records, logs: KeptLogs
+    ) -> None:
         self._node = node
         self._operations = operations
         self._records = records
+        self._logs = logs
 
     async def Run(self, request: pb.RunRequest, context: Context) -> pb.RunResponse:
         validate.run(request)
@@ -58,7 +65,8 @@ class Herder(rpc.AteomHerderServicer):
         destination = self._own(
             Destination(request.fence.actor_uid, uri_prefix=request.snapshot_uri_prefix)
         )
-        call = _call("Upload", "", request.fence, destination)
+        source = Destination(request.fence.actor_uid, local_prefix=request.snapshot_prefix)
+        call = _call("Upload", "", request.fence, destination, source)
         work = partial(transfer.upload, self._node, request)
         return _logged(await self._operations.run(call, pb.UploadResponse, work))
 
@@ -91,7 +99,7 @@ class Herder(rpc.AteomHerderServicer):
     async def StatSnapshot(
         self, request: pb.StatSnapshotRequest, context: Context
     ) -> pb.StatSnapshotResponse:
-        validate.snapshot(request)
+        validate.stat(request)
         return await transfer.stat(self._node, request)
 
     async def DeleteSnapshot(
@@ -101,6 +109,23 @@ class Herder(rpc.AteomHerderServicer):
         return await self._operations.detached(
             transfer.delete(self._node, self._operations, request)
         )
+
+    async def Dump(
+        self, request: pb.DumpRequest, context: Context
+    ) -> AsyncIterator[pb.DumpResponse]:
+        validate.dump(request)
+        async with contextlib.aclosing(dump(self._node, self._logs, request)) as parts:
+            async for part in parts:
+                yield part
+
+    async def ListKept(self, request: pb.ListKeptRequest, context: Context) -> pb.ListKeptResponse:
+        return await kept.kept(self._node, self._logs)
+
+    async def DeleteLogs(
+        self, request: pb.DeleteLogsRequest, context: Context
+    ) -> pb.DeleteLogsResponse:
+        validate.delete_logs(request)
+        return await kept.delete_logs(self._node, self._logs, request)
 
     def _own(self, destination: Destination) -> Destination:
         """Refuse, before it is recorded anywhere, what would be written to another's place."""
@@ -115,7 +140,13 @@ def _logged(response: _Measured) -> _Measured:
     return response
 
 
-def _call(verb: str, target: str, fence: pb.Fence, destination: Destination | None = None) -> Call:
+def _call(
+    verb: str,
+    target: str,
+    fence: pb.Fence,
+    destination: Destination | None = None,
+    source: Destination | None = None,
+) -> Call:
     log.add(operation=fence.operation_id, actor_uid=fence.actor_uid, epoch=fence.epoch)
     return Call(
         operation_id=fence.operation_id,
@@ -125,4 +156,5 @@ def _call(verb: str, target: str, fence: pb.Fence, destination: Destination | No
         epoch=fence.epoch,
         claim=fence.claim,
         destination=destination,
+        source=source,
     )

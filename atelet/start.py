@@ -7,6 +7,7 @@ from ateerrors.report import Sandbox
 from atelet import activations, bundles, convert
 from atelet.activations import Activation
 from atelet.ateoms import Patience
+from atelet.endurance import while_away
 from atelet.images.store import Unpacked
 from atelet.node import Node, leaves
 from atelet.operations import Operation
@@ -67,10 +68,13 @@ async def restore(
     phases = operation.phases
     async with node.slots.of(request.target_ateom_uid):
         with leaves(Sandbox.UNTOUCHED):
+            retry_s = node.endurance.retry_s
             with phases.measure("snapshot.manifest"):
-                stored = await reader.read_manifest(place, request.manifest_digest)
+                read = partial(reader.read_manifest, place, request.manifest_digest)
+                stored = await while_away(retry_s, read)
+            verify = partial(reader.verified_files, place, stored.manifest, node.threads, phases)
             files, folder = await both(
-                reader.verified_files(place, stored.manifest, node.threads, phases),
+                while_away(retry_s, verify),
                 _prepare_restore(node, request, stored.manifest, phases),
             )
         command = ateom_pb.RestoreWorkloadRequest(

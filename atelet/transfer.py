@@ -1,14 +1,22 @@
 """Snapshots without a sandbox: upload, look, delete."""
 
+from collections.abc import Iterator
+from pathlib import Path
+
 import grpc
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
-from atelet import convert
+from ateerrors.report import Copy, Report
+from atelet import convert, uploads
+from atelet.endurance import while_away
 from atelet.node import Node
 from atelet.objects.places import Destination, Place
 from atelet.operations import Operation, Operations
+from atelet.phases import Phases
+from atelet.records import CHECKPOINT, Call
 from atelet.snapshots import reader
+from atelet.snapshots.reader import Stored
 from atepb import atelet_pb2 as pb
 
 
@@ -25,17 +33,13 @@ async def upload(
     source = node.places.of(Destination(actor_uid, local_prefix=request.snapshot_prefix))
     target = node.places.of(Destination(actor_uid, uri_prefix=request.snapshot_uri_prefix))
     phases = operation.phases
-    stored = await reader.read_manifest(source, request.manifest_digest)
-    folder = await reader.verified_files(source, stored.manifest, node.threads, phases)
+    stored, folder = await _verified(node, source, request.manifest_digest, phases)
     files = {entry.name: folder / entry.name for entry in stored.manifest.files}
     try:
         with phases.measure("bytes.place"):
-            await target.store.put(target.prefix, files, stored.raw)
-            placed = await target.store.manifest(target.prefix)
+            await uploads.upload(target, files, stored.raw, node.endurance)
     except AteError as exc:
         raise _not_uploaded(target, exc.message) from exc
-    if placed != stored.raw:
-        raise _not_uploaded(target, "another snapshot is in its place")
     response = pb.UploadResponse(
         snapshot=convert.snapshot(stored, target.snapshot_id), phases=phases.messages()
     )
@@ -46,20 +50,48 @@ async def upload(
 def _not_uploaded(target: Place, why: str) -> AteError:
     # Not DATA_LOSS: the local copy is whole, the actor stays PAUSED.
     msg = f"cannot upload snapshot {target.prefix}: {why}"
-    return AteError(Reason.SNAPSHOT_UPLOAD_FAILED, msg, code=grpc.StatusCode.UNAVAILABLE)
+    return AteError(
+        Reason.SNAPSHOT_UPLOAD_FAILED,
+        msg,
+        code=grpc.StatusCode.UNAVAILABLE,
+        metadata={"snapshot": target.snapshot_id},
+        report=Report(copy=Copy.LOCAL),
+    )
+
+
+async def _verified(node: Node, place: Place, digest: str, phases: Phases) -> tuple[Stored, Path]:
+    """Return a snapshot's manifest and a folder with its files, verified."""
+
+    async def attempt() -> tuple[Stored, Path]:
+        stored = await reader.read_manifest(place, digest)
+        return stored, await reader.verified_files(place, stored.manifest, node.threads, phases)
+
+    return await while_away(node.endurance.retry_s, attempt)
 
 
 async def stat(node: Node, request: pb.StatSnapshotRequest) -> pb.StatSnapshotResponse:
-    """Say whether a complete snapshot is there.
+    """Say whether a complete snapshot is there; read all of it when that is asked for.
 
     Raises:
-        AteError: STORAGE_UNAVAILABLE: nobody can say.
+        AteError: STORAGE_UNAVAILABLE: nobody can say; SNAPSHOT_NOT_FOUND or SNAPSHOT_CORRUPT: it
+            does not verify.
     """
     place = node.places.of(convert.destination(request, request.actor_uid))
-    stored = await reader.find(place)
-    if stored is None:
+
+    async def look() -> Stored | None:
+        stored = await reader.find(place)
+        if stored is not None:
+            await reader.settle(place, stored)
+        return stored
+
+    if request.verify_digest:
+        stored, _ = await _verified(node, place, request.verify_digest, Phases())
+        await reader.settle(place, stored)
+        return pb.StatSnapshotResponse(snapshot=convert.snapshot(stored, place.snapshot_id))
+    found = await while_away(node.endurance.retry_s, look)
+    if found is None:
         return pb.StatSnapshotResponse()
-    await reader.settle(place, stored)
+    stored = found
     return pb.StatSnapshotResponse(snapshot=convert.snapshot(stored, place.snapshot_id))
 
 
@@ -74,9 +106,20 @@ async def delete(
     """
     place = node.places.own(convert.destination(request, request.actor_uid))
     for call in operations.running():
-        if call.destination and node.places.of(call.destination).prefix == place.prefix:
+        if place in _used(node, call):
             # What is written would be there afterwards, and nobody would ever delete it.
             msg = f"cannot delete snapshot {place.prefix}: {call.verb} of it runs"
             raise AteError(Reason.OPERATION_IN_PROGRESS, msg)
     await place.store.delete(place.prefix)
     return pb.DeleteSnapshotResponse()
+
+
+def _used(node: Node, call: Call) -> Iterator[Place]:
+    """Return the places that a call writes to or reads from."""
+    for destination in (call.destination, call.source):
+        if destination is None:
+            continue
+        place = node.places.of(destination)
+        yield place
+        if call.verb == CHECKPOINT and not place.is_local:
+            yield node.places.copy_of(place)

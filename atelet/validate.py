@@ -6,6 +6,7 @@ from typing import Final
 
 from ateerrors.errors import AteError, FieldViolation, invalid_argument
 from ateerrors.report import Report, Sandbox
+from atelet.dump import LOGS
 from atenode.paths import is_component
 from atepb import atelet_pb2 as pb
 
@@ -13,10 +14,15 @@ _LABEL: Final = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _SUBDOMAIN: Final = re.compile(r"[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?")
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME: Final = "must be a plain name (letters, digits, '-', '_', '.')"
+_MAX_SOURCES: Final = 100
 _UNTOUCHED: Final = Report(sandbox=Sandbox.UNTOUCHED)
 
 Snapshotting = (
-    pb.CheckpointRequest | pb.RestoreRequest | pb.StatSnapshotRequest | pb.DeleteSnapshotRequest
+    pb.CheckpointRequest
+    | pb.RestoreRequest
+    | pb.StatSnapshotRequest
+    | pb.DeleteSnapshotRequest
+    | pb.DumpRequest.Source
 )
 Violations = Iterator[FieldViolation]
 
@@ -69,9 +75,39 @@ def outcome(request: pb.GetOutcomeRequest) -> None:
     _raise([*_component("operation_id", request.operation_id)])
 
 
-def snapshot(request: pb.StatSnapshotRequest | pb.DeleteSnapshotRequest) -> None:
+def snapshot(request: pb.DeleteSnapshotRequest) -> None:
     """Check what only names a snapshot."""
     _raise([*_component("actor_uid", request.actor_uid), *_place(request)])
+
+
+def stat(request: pb.StatSnapshotRequest) -> None:
+    """Check a StatSnapshot."""
+    violations = [*_component("actor_uid", request.actor_uid), *_place(request)]
+    if request.verify_digest and not _DIGEST.fullmatch(request.verify_digest):
+        violations.append(FieldViolation("verify_digest", "must be sha256:<64 hex digits>"))
+    _raise(violations)
+
+
+def dump(request: pb.DumpRequest) -> None:
+    """Check a Dump."""
+    violations = [*_component("actor_uid", request.actor_uid)]
+    if len(request.sources) > _MAX_SOURCES:
+        violations.append(FieldViolation("sources", f"must be at most {_MAX_SOURCES}"))
+    # The output of activations has a folder too.
+    names = {LOGS}
+    for index, source in enumerate(request.sources[:_MAX_SOURCES]):
+        violations += _component(f"sources[{index}].name", source.name)
+        violations += _place(source)
+        if source.name in names:
+            what = f"{source.name[:64]!r} is taken"
+            violations.append(FieldViolation(f"sources[{index}].name", what))
+        names.add(source.name)
+    _raise(violations)
+
+
+def delete_logs(request: pb.DeleteLogsRequest) -> None:
+    """Check a DeleteLogs."""
+    _raise([*_component("actor_uid", request.actor_uid)])
 
 
 def _raise(violations: list[FieldViolation]) -> None:

@@ -14,7 +14,9 @@ On-node layout, below the node's base folder:
         identity/                                    bind-mounted at /run/ate
         checkpoint/                                  what the runtime writes at a suspend
         output.log                                   stdout and stderr of the program
-    snapshots/<actor uid>/<snapshot id>/             local snapshots (paused actors)
+    snapshots/<actor uid>/<snapshot id>/             local snapshots: of paused actors, of suspends
+                                                     until their upload is done, salvage
+    logs/<actor uid>/<epoch>.log                     output of ended activations
     images/                                          unpacked images, shared by activations
     runsc/                                           runsc's state root
 
@@ -132,6 +134,11 @@ class NodePaths:
         """Local snapshots."""
         return self.base / "snapshots"
 
+    @property
+    def logs(self) -> Path:
+        """Output of ended activations."""
+        return self.base / "logs"
+
     def ateom(self, ateom_uid: str) -> Path:
         """Folder of one ateom process."""
         return self.ateoms / component(ateom_uid, "ateom uid")
@@ -153,6 +160,14 @@ class NodePaths:
         """Folder of one local snapshot."""
         uid = component(actor_uid, "actor uid")
         return self.snapshots / uid / component(prefix, "snapshot prefix")
+
+    def actor_logs(self, actor_uid: str) -> Path:
+        """Folder with the output of an actor's ended activations."""
+        return self.logs / component(actor_uid, "actor uid")
+
+    def kept_log(self, actor_uid: str, epoch: int) -> Path:
+        """Output of one ended activation."""
+        return self.actor_logs(actor_uid) / f"{_epoch(epoch)}.log"
 
     def outcome(self, operation_id: str) -> Path:
         """Recorded outcome of one operation."""

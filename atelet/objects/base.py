@@ -1,6 +1,6 @@
 """What keeps snapshots: a local folder now; buckets fit the same interface."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -9,6 +9,9 @@ from ateerrors.reason import Reason
 
 # Written into the root of a store when it is first written to.
 MARKER_NAME: Final = ".ate-store"
+
+# Called with how many more bytes have been placed, from whatever thread places them.
+Progress = Callable[[int], None]
 
 
 class ObjectStore(Protocol):
@@ -48,7 +51,13 @@ class ObjectStore(Protocol):
         """
         ...
 
-    async def put(self, prefix: str, files: Mapping[str, Path], manifest: bytes) -> None:
+    async def put(
+        self,
+        prefix: str,
+        files: Mapping[str, Path],
+        manifest: bytes,
+        progress: Progress | None = None,
+    ) -> None:
         """Store a snapshot: all of it and durable, or nothing.
 
         The manifest is the commit marker and written last. A complete snapshot is never
@@ -59,6 +68,19 @@ class ObjectStore(Protocol):
             prefix: The snapshot.
             files: {name in the store: file on this machine}.
             manifest: Bytes of the manifest.
+            progress: Told of what has been placed.
+        """
+        ...
+
+    async def listing(self, prefix: str) -> Mapping[str, int]:
+        """Return {name: size in bytes} of all files that are there, whatever a manifest says."""
+        ...
+
+    async def read(self, prefix: str, name: str, offset: int, count: int) -> bytes:
+        """Return a part of a file from its source; less than `count` bytes at its end only.
+
+        Raises:
+            AteError: Also SNAPSHOT_NOT_FOUND when the file is not there.
         """
         ...
 

@@ -1,7 +1,6 @@
 """Snapshots in a folder of this machine."""
 
 import contextlib
-import errno
 import json
 import os
 import shutil
@@ -12,17 +11,17 @@ from typing import Final
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import SYSTEM, effect
 from atelet import files as fs
 from atelet.faults import text_of
-from atelet.objects.base import MARKER_NAME, unavailable
+from atelet.objects import browsing
+from atelet.objects.base import MARKER_NAME, Progress, unavailable
+from atelet.objects.placing import place
 from atelet.threads import StoppedError, Threads
 from atenode.manifest import MAX_BYTES
 from atenode.paths import MANIFEST_NAME
 
 _MARKER: Final = json.dumps({"version": 1}).encode() + b"\n"
-_COPY_BYTES: Final = 4 << 20
-# Another filesystem, one that has no hard links, or a file with too many of them.
-_NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
 
 
 class LocalStore:
@@ -58,10 +57,26 @@ class LocalStore:
         with self._mapped("read"):
             return await self._threads.run(lambda: self._fetch(prefix, names, again=again))
 
-    async def put(self, prefix: str, files: Mapping[str, Path], manifest: bytes) -> None:
+    async def put(
+        self,
+        prefix: str,
+        files: Mapping[str, Path],
+        manifest: bytes,
+        progress: Progress | None = None,
+    ) -> None:
         with self._mapped("write"):
             await self._threads.run_stoppable(
-                lambda stop: self._put(prefix, files, manifest, stop)
+                lambda stop: self._put(prefix, files, manifest, stop, progress or _untold)
+            )
+
+    async def listing(self, prefix: str) -> Mapping[str, int]:
+        with self._mapped("read"):
+            return await self._threads.run(lambda: browsing.listing(self._folder(prefix)))
+
+    async def read(self, prefix: str, name: str, offset: int, count: int) -> bytes:
+        with self._mapped("read"):
+            return await self._threads.run(
+                lambda: browsing.read(self._folder(prefix) / name, offset, count)
             )
 
     async def discard(self, prefix: str) -> None:
@@ -70,8 +85,19 @@ class LocalStore:
 
     async def delete(self, prefix: str) -> None:
         with self._mapped("delete"):
-            await self._threads.run(lambda: self._delete(prefix))
+            await self._threads.run(lambda: self._delete(prefix, durable=True))
 
+    async def drop(self, prefix: str) -> None:
+        """Delete what nobody misses if it is there again after a loss of power."""
+        with self._mapped("delete"):
+            await self._threads.run(lambda: self._delete(prefix, durable=False))
+
+    async def sweep(self) -> None:
+        """Remove what killed processes were making; nobody may be writing here."""
+        with self._mapped("delete"):
+            await self._threads.run(lambda: _remove_all_leftovers(self._root))
+
+    @effect("atelet.objects.prepare", SYSTEM)
     def _prepare(self) -> None:
         fs.make_folders(self._root, durable=True)
         with contextlib.suppress(FileExistsError):
@@ -94,14 +120,20 @@ class LocalStore:
             raise unavailable(msg)
         return self._root / prefix
 
+    @effect("atelet.objects.manifest", SYSTEM)
     def _manifest(self, prefix: str) -> bytes | None:
         try:
-            with (self._folder(prefix) / MANIFEST_NAME).open("rb") as file:
-                # One byte more than allowed, so that the reader refuses it.
-                return file.read(MAX_BYTES + 1)
+            fd = fs.open_plain(self._folder(prefix) / MANIFEST_NAME)
         except (FileNotFoundError, NotADirectoryError):
             return None
+        except fs.NotPlainError as exc:
+            msg = f"snapshot {prefix} is damaged: its {MANIFEST_NAME} is no plain file"
+            raise AteError(Reason.SNAPSHOT_CORRUPT, msg) from exc
+        with os.fdopen(fd, "rb") as file:
+            # One byte more than allowed, so that the reader refuses it.
+            return file.read(MAX_BYTES + 1)
 
+    @effect("atelet.objects.fetch", SYSTEM)
     def _fetch(self, prefix: str, names: Sequence[str], *, again: bool) -> Path:
         folder = self._folder(prefix)
         for name in names:
@@ -109,14 +141,20 @@ class LocalStore:
                 if again:
                     _forget_pages(folder / name)
                 else:
-                    (folder / name).stat()
+                    (folder / name).lstat()
             except FileNotFoundError as exc:
                 msg = f"snapshot {prefix} has no file {name} in {self._root}"
                 raise AteError(Reason.SNAPSHOT_NOT_FOUND, msg) from exc
         return folder
 
-    def _put(
-        self, prefix: str, files: Mapping[str, Path], manifest: bytes, stop: threading.Event
+    @effect("atelet.objects.put", SYSTEM)
+    def _put(  # `put` with the event of its thread
+        self,
+        prefix: str,
+        files: Mapping[str, Path],
+        manifest: bytes,
+        stop: threading.Event,
+        progress: Progress,
     ) -> None:
         self._prepare()
         final = self._folder(prefix)
@@ -131,7 +169,7 @@ class LocalStore:
         try:
             _remove_leftovers(final, but=temporary)
             for name, source in files.items():
-                _place(source, temporary / name, stop)
+                place(source, temporary / name, stop, progress)
             fs.write_new(temporary / MANIFEST_NAME, manifest, durable=True)
             fs.sync(temporary)
             if stop.is_set():
@@ -142,14 +180,16 @@ class LocalStore:
             shutil.rmtree(temporary, ignore_errors=True)
         fs.sync(final.parent)
 
+    @effect("atelet.objects.discard", SYSTEM)
     def _discard(self, prefix: str) -> None:
         folder = self._folder(prefix)
         if (folder / MANIFEST_NAME).exists():
             _remove_leftovers(folder)
         else:
-            self._delete(prefix)
+            self._delete(prefix, durable=True)
 
-    def _delete(self, prefix: str) -> None:
+    @effect("atelet.objects.delete", SYSTEM)
+    def _delete(self, prefix: str, *, durable: bool) -> None:
         folder = self._folder(prefix)
         if folder.parent.is_dir():
             _remove_leftovers(folder)
@@ -157,7 +197,8 @@ class LocalStore:
             return
         # Without its manifest it is no snapshot any more, whatever happens to the rest.
         (folder / MANIFEST_NAME).unlink(missing_ok=True)
-        fs.sync(folder)
+        if durable:
+            fs.sync(folder)
         shutil.rmtree(folder)
         with self._folders, contextlib.suppress(OSError):
             for parent in folder.relative_to(self._root).parents:
@@ -179,33 +220,18 @@ def _sizes(folder: Path, names: Sequence[str]) -> dict[str, int]:
 
 def _forget_pages(path: Path) -> None:
     """Make the next read come from the disk."""
-    fd = os.open(path, os.O_RDONLY)
+    try:
+        fd = fs.open_plain(path)
+    except fs.NotPlainError:
+        # Whoever reads it says so.
+        return
     try:
         os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
     finally:
         os.close(fd)
 
 
-def _place(source: Path, target: Path, stop: threading.Event) -> None:
-    """Link a file, whose content its writer has synced, or copy and sync it."""
-    try:
-        os.link(source, target, follow_symlinks=False)
-    except OSError as exc:
-        if exc.errno not in _NO_LINK:
-            raise
-        _copy(source, target, stop)
-
-
-def _copy(source: Path, target: Path, stop: threading.Event) -> None:
-    with source.open("rb") as reader, target.open("xb") as writer:
-        while chunk := reader.read(_COPY_BYTES):
-            if stop.is_set():
-                raise StoppedError
-            writer.write(chunk)
-        writer.flush()
-        os.fsync(writer.fileno())
-
-
+@effect("atelet.objects.publish", SYSTEM)
 def _rename(temporary: Path, final: Path) -> None:
     if final.exists():
         if (final / MANIFEST_NAME).exists():
@@ -220,3 +246,13 @@ def _remove_leftovers(final: Path, but: Path | None = None) -> None:
     for path in final.parent.glob(f"{fs.TEMPORARY}{final.name}~*"):
         if path != but:
             shutil.rmtree(path, ignore_errors=True)
+
+
+@effect("atelet.objects.sweep", SYSTEM)
+def _remove_all_leftovers(root: Path) -> None:
+    for path in root.glob(f"**/{fs.TEMPORARY}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _untold(_count: int) -> None:
+    """Nobody wants to know."""

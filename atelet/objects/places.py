@@ -98,7 +98,11 @@ class Places:
             raise invalid_argument([FieldViolation("snapshot_uri_prefix", description)])
         return place
 
-    def local_store(self) -> ObjectStore:
+    def copy_of(self, place: Place) -> Place:
+        """Return where on this node the copy of an external snapshot is while it is uploaded."""
+        return self.of(Destination(place.actor_uid, local_prefix=place.snapshot_id))
+
+    def local_store(self) -> LocalStore:
         """Return the store of this node's own snapshots."""
         return self._store(self._paths.snapshots)
 

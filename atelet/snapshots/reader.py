@@ -1,5 +1,6 @@
 """Reads snapshots: nothing of one is used before all of it was verified."""
 
+import threading
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atelet.faults import text_of
+from atelet.files import NotPlainError
 from atelet.objects.base import unavailable
 from atelet.objects.places import Place
 from atelet.phases import Phases
@@ -107,7 +109,7 @@ async def _mismatches(folder: Path, manifest: mf.Manifest, threads: Threads) -> 
     """Return a line for each file that is not what the manifest says."""
     try:
         found = await together(
-            threads.run_stoppable(partial(digest_file, folder / entry.name))
+            threads.run_stoppable(partial(_mismatch, folder / entry.name, entry))
             for entry in manifest.files
         )
     except FileNotFoundError as exc:
@@ -116,13 +118,18 @@ async def _mismatches(folder: Path, manifest: mf.Manifest, threads: Threads) -> 
     except OSError as exc:
         msg = f"cannot read snapshot {manifest.snapshot_id}: {text_of(exc)}"
         raise unavailable(msg) from exc
-    return [
-        f"{entry.name} has {size} of {entry.size_bytes} bytes"
-        if size != entry.size_bytes
-        else f"{entry.name} is {digest}, not {entry.digest}"
-        for entry, (size, digest) in zip(manifest.files, found, strict=True)
-        if (size, digest) != (entry.size_bytes, entry.digest)
-    ]
+    return [line for line in found if line]
+
+
+def _mismatch(path: Path, entry: mf.FileEntry, stop: threading.Event) -> str:
+    """Return what is wrong with a file; nothing when it is what it must be."""
+    try:
+        size, digest = digest_file(path, stop, expected_bytes=entry.size_bytes)
+    except NotPlainError:
+        return f"{entry.name} is no plain file"
+    if size != entry.size_bytes:
+        return f"{entry.name} has {size} of {entry.size_bytes} bytes"
+    return "" if digest == entry.digest else f"{entry.name} is {digest}, not {entry.digest}"
 
 
 async def _manifest_bytes(place: Place) -> bytes:

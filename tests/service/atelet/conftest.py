@@ -34,6 +34,8 @@ class Lab:
             control=f"unix:{run}/ateapi.sock",
             node_name="node-1",
             stop_grace_s=0,
+            upload_stall_s=0.2,
+            storage_retry_s=0.05,
         )
         self.paths = self.config.paths
         self.ateom = FakeAteom(self.paths)

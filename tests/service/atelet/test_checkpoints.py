@@ -89,6 +89,7 @@ async def test_the_sandbox_is_deleted_after_the_outcome_is_recorded(
         "runsc.checkpoint",
         "bytes.hash",
         "bytes.sync",
+        *(() if local else ("bytes.keep",)),
         "bytes.place",
         "node.record",
         "runsc.delete",

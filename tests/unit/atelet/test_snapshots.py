@@ -8,6 +8,7 @@ import pytest
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atelet.objects.base import Progress
 from atelet.objects.local import LocalStore
 from atelet.objects.places import Place
 from atelet.phases import Phases
@@ -172,7 +173,19 @@ class ColdStore:
     async def fetch(self, prefix: str, names: Sequence[str], *, again: bool) -> Path:
         return self.good if again else self.bad
 
-    async def put(self, prefix: str, files: Mapping[str, Path], manifest: bytes) -> None: ...
+    async def put(
+        self,
+        prefix: str,
+        files: Mapping[str, Path],
+        manifest: bytes,
+        progress: Progress | None = None,
+    ) -> None: ...
+
+    async def listing(self, prefix: str) -> Mapping[str, int]:
+        return {}
+
+    async def read(self, prefix: str, name: str, offset: int, count: int) -> bytes:
+        return b""
 
     async def discard(self, prefix: str) -> None: ...
 
