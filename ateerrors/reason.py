@@ -89,6 +89,7 @@ class Rule:
         meaning: When it is raised.
         caller: What a caller can do about it.
         retry_s: Seconds that RetryInfo tells a caller to wait; None: trying again does not help.
+        metadata: Keys that it may have beside COMMON; what they are is in METADATA.
     """
 
     codes: tuple[grpc.StatusCode, ...]
@@ -96,12 +97,16 @@ class Rule:
     caller: str
     crashes: Crashes = Crashes.NO
     retry_s: float | None = None
+    metadata: tuple[str, ...] = ()
 
 
 _C = grpc.StatusCode
-_BACK = "go back to the last good snapshot, or delete the actor"
+_BACK = "revert the actor to its last good snapshot, or delete it"
 _REVERT = "see the crash record; " + _BACK
 _LATER = "try again later"
+_SNAPSHOT = ("snapshot",)
+# Of a program that ended by itself.
+_ENDED = ("exitCode", "lastOutput")
 
 RULES: Final[Mapping[Reason, Rule]] = {
     Reason.SNAPSHOT_NOT_FOUND: Rule(
@@ -109,18 +114,21 @@ RULES: Final[Mapping[Reason, Rule]] = {
         "manifest or file of the snapshot is not in its store",
         _REVERT,
         Crashes.YES,
+        metadata=_SNAPSHOT,
     ),
     Reason.SNAPSHOT_CORRUPT: Rule(
         (_C.DATA_LOSS,),
         "digest, size or format of the snapshot does not check out, read twice from its source",
         _REVERT,
         Crashes.YES,
+        metadata=_SNAPSHOT,
     ),
     Reason.SNAPSHOT_INCOMPATIBLE: Rule(
         (_C.FAILED_PRECONDITION,),
         "the snapshot needs an architecture, CPU feature, sandbox class, runtime or format that no"
         " eligible worker has",
         "provide a worker that matches what the message names",
+        metadata=_SNAPSHOT,
     ),
     Reason.RUNTIME_RESTORE_FAILED: Rule(
         (_C.DATA_LOSS,),
@@ -128,6 +136,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
         " worker whose self-test passes",
         _REVERT,
         Crashes.YES,
+        metadata=_SNAPSHOT,
     ),
     Reason.RUNTIME_CHECKPOINT_FAILED: Rule(
         (_C.DATA_LOSS, _C.UNAVAILABLE),
@@ -136,6 +145,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
         "when UNAVAILABLE try again; else " + _REVERT,
         Crashes.BY_POLICY,
         retry_s=5,
+        metadata=_ENDED,
     ),
     Reason.SNAPSHOT_UPLOAD_FAILED: Rule(
         (_C.DATA_LOSS, _C.UNAVAILABLE),
@@ -144,6 +154,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
         "when UNAVAILABLE try again; else " + _REVERT,
         Crashes.BY_POLICY,
         retry_s=5,
+        metadata=_SNAPSHOT,
     ),
     Reason.SNAPSHOT_SAVE_FAILED: Rule(
         (_C.DATA_LOSS, _C.UNAVAILABLE),
@@ -152,6 +163,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
         "when UNAVAILABLE try again; else " + _REVERT,
         Crashes.BY_POLICY,
         retry_s=5,
+        metadata=_SNAPSHOT,
     ),
     Reason.WORKER_UNREACHABLE: Rule(
         (_C.DATA_LOSS, _C.UNAVAILABLE),
@@ -176,6 +188,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
         "the program of the actor exited while the actor was RUNNING",
         "see exit code and last output in the crash record; " + _BACK,
         Crashes.YES,
+        metadata=_ENDED,
     ),
     Reason.NODE_LOST: Rule(
         (_C.DATA_LOSS,), "the node of the actor is silent past its deadline", _REVERT, Crashes.YES
@@ -184,11 +197,13 @@ RULES: Final[Mapping[Reason, Rule]] = {
         (_C.FAILED_PRECONDITION,),
         "the template's golden snapshot cannot be fetched or restored and booting is not allowed",
         "rebuild the template's golden snapshot",
+        metadata=_SNAPSHOT,
     ),
     Reason.BOOT_FAILED: Rule(
         (_C.FAILED_PRECONDITION,),
         "the first boot from the image failed; the actor had no state to lose",
         "see exit code and last output; mend image or template",
+        metadata=_ENDED,
     ),
     Reason.WORKLOAD_NOT_READY: Rule(
         (_C.DEADLINE_EXCEEDED,),
@@ -196,7 +211,13 @@ RULES: Final[Mapping[Reason, Rule]] = {
         "try again, or mend the program or its probe",
         retry_s=5,
     ),
-    Reason.NODE_UNAVAILABLE: Rule((_C.UNAVAILABLE,), "a node does not answer", _LATER, retry_s=2),
+    Reason.NODE_UNAVAILABLE: Rule(
+        (_C.UNAVAILABLE,),
+        "a node does not answer, or could not finish what it began",
+        _LATER,
+        retry_s=2,
+        metadata=_ENDED,
+    ),
     Reason.STORAGE_UNAVAILABLE: Rule(
         (_C.UNAVAILABLE,),
         "the database or the store of snapshots does not answer",
@@ -231,6 +252,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
         " ateapi.Control",
         "try again later, or add workers",
         retry_s=1,
+        metadata=("pools", "busy", "total"),
     ),
     Reason.NO_ELIGIBLE_POOL: Rule(
         (_C.FAILED_PRECONDITION,),
@@ -241,6 +263,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
         (_C.FAILED_PRECONDITION,),
         "the only copy of the actor's state is on a node that cannot take it now",
         "try again when the node is back",
+        metadata=_SNAPSHOT,
     ),
     Reason.ACTOR_NOT_FOUND: Rule((_C.NOT_FOUND,), "no such actor", "check atespace and name"),
     Reason.ATESPACE_NOT_FOUND: Rule(
@@ -257,7 +280,10 @@ RULES: Final[Mapping[Reason, Rule]] = {
         (_C.NOT_FOUND,), "no such object in the catalog", "check kind, namespace and name"
     ),
     Reason.SNAPSHOT_UNKNOWN: Rule(
-        (_C.NOT_FOUND,), "no such snapshot", "list the actor's snapshots"
+        (_C.NOT_FOUND,),
+        "no such snapshot",
+        "list the actor's snapshots",
+        metadata=_SNAPSHOT,
     ),
     Reason.ALREADY_EXISTS: Rule(
         (_C.ALREADY_EXISTS,), "an object of this name exists", "use another name"
@@ -304,7 +330,10 @@ RULES: Final[Mapping[Reason, Rule]] = {
         retry_s=1,
     ),
     Reason.ACTOR_CRASHED: Rule(
-        (_C.FAILED_PRECONDITION,), "the verb is not allowed because the actor is CRASHED", _REVERT
+        (_C.FAILED_PRECONDITION,),
+        "the verb is not allowed because the actor is CRASHED",
+        _REVERT,
+        metadata=("crashReason",),
     ),
     Reason.ACTOR_STATE_CONFLICT: Rule(
         (_C.FAILED_PRECONDITION,),
@@ -336,12 +365,27 @@ RULES: Final[Mapping[Reason, Rule]] = {
     ),
 }
 
+# Keys that an error of any reason may have: who and where it was, and what became of it.
+COMMON: Final = (
+    "atespace",
+    "actor",
+    "operation",
+    "step",
+    "epoch",
+    "node",
+    "worker",
+    "actorStatus",
+    "lastGoodSnapshot",
+    "sandbox",
+    "copy",
+)
+
 # ErrorInfo metadata: {key: what its value is}. A key is set where the error's raiser knows it.
 METADATA: Final[Mapping[str, str]] = {
     "atespace": "atespace of the actor",
     "actor": "name of the actor, or its uid where a node raised the error",
     "actorStatus": "status of the actor after the error, as `STATUS_CRASHED`",
-    "crashReason": "with ACTOR_CRASHED: the reason in the crash record",
+    "crashReason": "the reason in the crash record",
     "operation": "id of the operation that failed, or that is in the way",
     "step": "step of the workflow that failed",
     "epoch": "epoch of the activation",
@@ -350,9 +394,10 @@ METADATA: Final[Mapping[str, str]] = {
     "snapshot": "id of the snapshot that the error is about",
     "lastGoodSnapshot": "id of the newest snapshot that can be gone back to",
     "exitCode": "exit code of the program; 128 + n for signal n",
-    "pools": "with NO_FREE_WORKERS: the eligible pools, as `namespace/name`, separated by commas",
-    "busy": "with NO_FREE_WORKERS: how many of their workers are taken",
-    "total": "with NO_FREE_WORKERS: how many workers they have",
+    "lastOutput": "the last that the program wrote, at most some lines",
+    "pools": "the eligible pools, as `namespace/name`, separated by commas",
+    "busy": "how many of their workers are taken",
+    "total": "how many workers they have",
     "sandbox": "from a node: what became of the sandbox (untouched, paused, running, gone)",
     "copy": "from a node: best verified copy of the newest state (none, local, durable)",
 }

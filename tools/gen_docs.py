@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from ateapi import lifecycle
-from ateerrors.reason import METADATA, RULES
+from ateerrors.reason import COMMON, METADATA, RULES
 
 DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
 _PART: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
@@ -24,15 +24,33 @@ def reasons() -> str:
     for reason, rule in RULES.items():
         codes = " or ".join(code.name for code in rule.codes)
         retry = "-" if rule.retry_s is None else f"{rule.retry_s:g} s"
-        row = (f"`{reason}`", codes, rule.crashes.value, rule.meaning, rule.caller, retry)
+        keys = ", ".join(f"`{key}`" for key in rule.metadata) or "-"
+        row = (f"`{reason}`", codes, rule.crashes.value, rule.meaning, rule.caller, retry, keys)
         rows.append(row)
-    header = ("reason", "code", "crashes the actor", "meaning", "what a caller does", "RetryInfo")
+    header = (
+        "reason",
+        "code",
+        "crashes the actor",
+        "when",
+        "what a caller does",
+        "RetryInfo",
+        "metadata",
+    )
     return _table(header, rows)
 
 
 def metadata() -> str:
     """Return the table of ErrorInfo's metadata keys."""
-    return _table(("key", "value"), [(f"`{key}`", meaning) for key, meaning in METADATA.items()])
+    return _table(
+        ("key", "with", "value"),
+        [(f"`{key}`", _reasons_with(key), meaning) for key, meaning in METADATA.items()],
+    )
+
+
+def _reasons_with(key: str) -> str:
+    if key in COMMON:
+        return "any reason"
+    return ", ".join(f"`{reason}`" for reason, rule in RULES.items() if key in rule.metadata)
 
 
 def states() -> str:
