@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 
+from atefail import SYSTEM, failpoint
 from atelet import files as fs
 from atelet.ateoms import Ateom, Ateoms
 from atelet.threads import Threads
@@ -57,7 +58,8 @@ class Workers:
             return
         data = json.dumps(_lasting(known)).encode()
         try:
-            await self._threads.run(partial(fs.write_atomic, self._file, data, durable=False))
+            async with failpoint("atelet.workers.remember", SYSTEM):
+                await self._threads.run(partial(fs.write_atomic, self._file, data, durable=False))
         except OSError:
             log.exception("workers_not_remembered")
             return

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
-from atefail import SYSTEM, effect
+from atefail import SYSTEM, effect, failpoint
 from ateom.adoption import adopt
 from ateom.config import Config
 from ateom.logs import keep_short
@@ -70,7 +70,8 @@ async def running(
     """
     folder = config.paths.ateom(config.uid)
     try:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with failpoint("ateom.folder.make", SYSTEM):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError as exc:
         msg = f"cannot use state folder {config.state_dir}: {exc.strerror}"
         raise AteError(Reason.INVALID_ARGUMENT, msg) from exc

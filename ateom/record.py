@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from atefail import SYSTEM, effect
+from atefail import SYSTEM, effect, failpoint
 from ateom.procs import Process
 from ateom.runtime import Processes
 
@@ -86,7 +86,8 @@ class SlotFiles:
             folder: The slot's.
             machine_boot_id: A sandbox recorded under another one cannot be there any more.
         """
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with failpoint("ateom.slot.make", SYSTEM):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder = folder
         self._boot_id = machine_boot_id
         self._claim = folder / "claim.json"

@@ -10,6 +10,7 @@ import apsw
 from ateapi.store import schema
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atefail import SYSTEM, failpoint
 
 # How long a lock of another process (a shell on the file, a back-up) is waited for; and how long
 # where the event loop waits, or a batch that is ready.
@@ -52,7 +53,8 @@ def open_file(path: Path, busy_ms: int) -> list[apsw.Connection]:
     """Return three connections: to write, to read, to copy the log."""
     connections: list[apsw.Connection] = []
     try:
-        _make_file(path)
+        with failpoint("ateapi.store.make", SYSTEM):
+            _make_file(path)
         connections.append(connect(str(path), busy_ms))
         migrate(connections[0])
         connections.extend(connect(str(path), patience) for patience in (PATIENCE_MS, busy_ms))

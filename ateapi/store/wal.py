@@ -11,6 +11,7 @@ from typing import Final
 import apsw
 
 from ateapi.store.connections import PATIENCE_MS, STORAGE
+from atefail import SYSTEM, failpoint
 
 # Pages of the log (4 KiB each) from which on it is copied into the database, so that it can be
 # begun anew: a commit into a file that need not grow costs half. At some times as many the writer
@@ -100,14 +101,19 @@ class Log:
         # SQLite flushes with a commit or not at all. The file stays while connections are open,
         # and a flush by any descriptor flushes all of it.
         try:
-            descriptor = os.open(self._path, os.O_RDONLY)
-            try:
-                os.fdatasync(descriptor)
-            finally:
-                os.close(descriptor)
+            with failpoint("ateapi.store.flush", SYSTEM):
+                _sync(self._path)
         except OSError as exc:
             # The next commit is flushed by SQLite, which tells its caller if that fails.
             log.warning("store_not_flushed", extra={"error": str(exc)})
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _checkpoint(connection: apsw.Connection, mode: int) -> None:
