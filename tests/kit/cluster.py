@@ -8,6 +8,7 @@ Under `pytest.mark.virtual` minutes of theirs take milliseconds. Each can be kil
 import asyncio
 import contextlib
 import fcntl
+import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
@@ -192,9 +193,12 @@ class Cluster:
             for part in self.parts.values():
                 if part.program == program and part.life is not None:
                     await part.stop()
+        # What a dead one would still log is of no interest to anyone.
+        logging.disable()
         for life in self._dead:
             self._loop.thaw(life)
             await life.bury()
+        logging.disable(logging.NOTSET)
         for machine in self.machines:
             machine.restart()
 

@@ -226,5 +226,10 @@ def _stand(task: "asyncio.Task[Any]") -> str:
 
 def _handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     # What was killed in a callback, or in a task that nobody awaits any more.
-    if not isinstance(context.get("exception"), Killed):
+    exc = context.get("exception")
+    if isinstance(exc, BaseExceptionGroup):
+        _, exc = exc.split(Killed)
+        if exc is None:
+            return
+    if not isinstance(exc, Killed):
         loop.default_exception_handler(context)

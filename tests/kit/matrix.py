@@ -1,0 +1,358 @@
+"""The matrix: every workflow, at every failpoint that it passes, failing in every way.
+
+A case is a workflow, a failpoint and a mode. The first run of a workflow, in which nothing fails,
+says which failpoints it passes. `Case.run` is one case in a cluster of its own.
+"""
+
+import asyncio
+import contextlib
+import shutil
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+import atefail
+from ateapi.store.rows import CrashRow
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
+from atefail.terms import AFTER
+from tests.kit import invariants, lives
+from tests.kit.cluster import Cluster, cluster
+from tests.kit.eventually import eventually
+from tests.kit.virtual_loop import VirtualLoop
+
+# A fault that lasts is mended after this: longer than an upload may be without progress.
+LASTS_S: Final = 300.0
+# What a request left to be done in the background is done by then.
+LINGERS_S: Final = 3.0
+PATIENCE_S: Final = 1000.0
+
+Step = Callable[[Cluster], Awaitable[object]]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A way to fail at a failpoint.
+
+    Attributes:
+        name: Of the mode.
+        terms: What the failpoint does; empty: the caller is cancelled there.
+        is_after: The effect is done then.
+        is_lasting: It fails until it is mended: only such a fault may crash an actor.
+    """
+
+    name: str
+    terms: str
+    is_after: bool = False
+    is_lasting: bool = False
+
+    @property
+    def is_cancel(self) -> bool:
+        """Whether nothing fails, but the caller goes away."""
+        return not self.terms
+
+
+MODES: Final = (
+    Mode("error", "1*error"),
+    Mode("error after", "1*error", is_after=True),
+    Mode("lost reply", "1*lose-reply"),
+    Mode("kill", "1*kill"),
+    Mode("kill after", "1*kill", is_after=True),
+    Mode("cancelled", ""),
+    Mode("error that lasts", "error", is_lasting=True),
+)
+
+
+@dataclass(frozen=True)
+class Workflow:
+    """What is asked for, of an actor that was brought where it begins.
+
+    Attributes:
+        name: Of the workflow.
+        before: Brings the actor there; nothing fails yet.
+        request: It.
+        visits: How far the program is then, or goes back to: what must not be lost.
+        saved: How far it is in its last good snapshot: what not even a crash takes.
+        refused: Reasons that the request may be refused for besides `TRANSIENT`.
+        crashes_by: Reasons that the actor may crash for when a fault lasts.
+        again: Besides OK: what the same request may say again when it had its effect.
+        ends: Status of the actor when the request succeeds; empty: it is deleted.
+        is_call: It is one call, which can be cancelled.
+    """
+
+    name: str
+    before: tuple[Step, ...]
+    request: Step
+    ends: str
+    visits: int = 0
+    saved: int = 0
+    refused: frozenset[Reason] = frozenset()
+    crashes_by: frozenset[Reason] = frozenset()
+    again: frozenset[Reason] = frozenset()
+    is_call: bool = True
+
+
+# What may be tried again: nothing is said of the actor.
+TRANSIENT: Final = frozenset(
+    {
+        Reason.NODE_UNAVAILABLE,
+        Reason.STORAGE_UNAVAILABLE,
+        Reason.OPERATION_IN_PROGRESS,
+        Reason.NODE_OUT_OF_RESOURCES,
+    }
+)
+
+
+def create(it: Cluster) -> Awaitable[object]:
+    return it.create()
+
+
+def resume(it: Cluster) -> Awaitable[object]:
+    return it.resume(timeout_s=PATIENCE_S)
+
+
+def suspend(it: Cluster) -> Awaitable[object]:
+    return it.suspend(timeout_s=PATIENCE_S)
+
+
+def pause(it: Cluster) -> Awaitable[object]:
+    return it.pause(timeout_s=PATIENCE_S)
+
+
+def visit(it: Cluster) -> Awaitable[object]:
+    return it.visit()
+
+
+def revert(it: Cluster) -> Awaitable[object]:
+    return it.revert(timeout_s=PATIENCE_S)
+
+
+def delete(it: Cluster) -> Awaitable[object]:
+    return it.delete(any_state=True)
+
+
+async def end_program(it: Cluster) -> None:
+    """The program exits; wait until that is known."""
+    it.end_program(it.uids["a"], 3)
+
+    async def is_crashed() -> None:
+        assert await it.status() == "CRASHED"
+
+    await eventually(is_crashed, within_s=60)
+
+
+async def restart_all(it: Cluster) -> None:
+    """Everything dies and is started again."""
+    for program in ("ateapi", "atelet", "ateom"):
+        if it.parts[f"{program}-0"].life is not None:
+            it.kill(program)
+    await it.all_up()
+
+
+_SAVED: Final = (create, resume, visit, suspend)
+_PAUSED: Final = (create, resume, visit, pause)
+_RUNNING: Final = (*_SAVED, resume, visit)
+_SAVE_FAILS: Final = frozenset(
+    {
+        Reason.RUNTIME_CHECKPOINT_FAILED,
+        Reason.SNAPSHOT_UPLOAD_FAILED,
+        Reason.SNAPSHOT_SAVE_FAILED,
+        Reason.WORKER_UNREACHABLE,
+        Reason.WORKER_LOST,
+        Reason.SANDBOX_EXITED,
+    }
+)
+_COPY_LOST: Final = frozenset({Reason.SNAPSHOT_NOT_FOUND, Reason.SNAPSHOT_CORRUPT})
+_RESTORE_FAILS: Final = frozenset(
+    {Reason.RUNTIME_RESTORE_FAILED, Reason.SNAPSHOT_NOT_FOUND, Reason.SNAPSHOT_CORRUPT}
+)
+
+WORKFLOWS: Final = (
+    Workflow("create", (), create, "SUSPENDED", again=frozenset({Reason.ALREADY_EXISTS})),
+    Workflow("first resume", (create,), resume, "RUNNING"),
+    Workflow("resume", _SAVED, resume, "RUNNING", 1, 1, crashes_by=_RESTORE_FAILS),
+    Workflow("resume of paused", _PAUSED, resume, "RUNNING", 1, 1, crashes_by=_RESTORE_FAILS),
+    Workflow("suspend", _RUNNING, suspend, "SUSPENDED", 2, 1, crashes_by=_SAVE_FAILS),
+    Workflow("pause", _RUNNING, pause, "PAUSED", 2, 1, crashes_by=_SAVE_FAILS),
+    Workflow("suspend of paused", _PAUSED, suspend, "SUSPENDED", 1, 1, crashes_by=_COPY_LOST),
+    Workflow("delete", _RUNNING, delete, "", again=frozenset({Reason.ACTOR_NOT_FOUND})),
+    Workflow("end of program", _RUNNING, end_program, "CRASHED", 1, 1, is_call=False),
+    Workflow("revert", (*_RUNNING, end_program), revert, "SUSPENDED", 1, 1),
+    Workflow("restart of all", _RUNNING, restart_all, "RUNNING", 2, 1, is_call=False),
+)
+
+
+def passed_by(workflow: Workflow, folder: Path) -> list[str]:
+    """Run a workflow; return the names of the failpoints that it passes, `:after` included."""
+    names, known = set(), frozenset(atefail.names())
+
+    def observe(name: str) -> None:
+        # The test itself passes some, when it asks the store.
+        if lives.current() is not None and name.removesuffix(AFTER) in known:
+            names.add(name)
+
+    async def tell() -> None:
+        async with cluster(folder) as it:
+            for step in workflow.before:
+                await step(it)
+            with atefail.observing(observe):
+                await workflow.request(it)
+                await asyncio.sleep(LINGERS_S)
+
+    _run(tell(), folder)
+    return sorted(names)
+
+
+def cases(workflow: Workflow, mode: Mode, passed: Iterable[str]) -> list["Case"]:
+    """Return the cases of a workflow and a mode."""
+    if mode.is_cancel and not workflow.is_call:
+        return []
+    points = [name for name in passed if name.endswith(AFTER) == mode.is_after]
+    return [Case(workflow, point, mode) for point in points]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One case; `point` is the name of a failpoint, with `:after` or without."""
+
+    workflow: Workflow
+    point: str
+    mode: Mode
+
+    def __str__(self) -> str:
+        return f"{self.workflow.name} | {self.point} | {self.mode.name}"
+
+    def run(self, folder: Path) -> None:
+        """Let it happen in a cluster in the folder, and check what has to hold.
+
+        Raises:
+            AssertionError: What does not.
+        """
+        _run(self._tell(folder), folder)
+
+    async def _tell(self, folder: Path) -> None:
+        async with cluster(folder) as it:
+            for step in self.workflow.before:
+                await step(it)
+            answer = await self._ask(it)
+            await it.all_up()
+            await it.at_rest()
+            await it.check_invariants()
+            status = _status(it)
+            self._check(it, answer, status)
+            await self._check_again(it, status)
+            await self._check_goes_on(it)
+            await it.at_rest()
+            await it.check_invariants()
+
+    async def _ask(self, it: Cluster) -> "Answer":
+        """Make the request while the failpoint fails."""
+        with self._failing() as caller:
+            request = asyncio.create_task(_answer(self.workflow.request(it)))
+            caller.append(request)
+            lasts_s = LASTS_S if self.mode.is_lasting else PATIENCE_S
+            await asyncio.wait([request], timeout=lasts_s)
+            await asyncio.sleep(LINGERS_S)
+        atefail.clear()
+        return await request
+
+    @contextlib.contextmanager
+    def _failing(self) -> Iterator[list["asyncio.Task[Answer]"]]:
+        """Let the failpoint fail; gives a list for the task that may be cancelled there."""
+        caller: list[asyncio.Task[Answer]] = []
+        loop, nobody = asyncio.get_running_loop(), lives.context_of(None)
+
+        def go_away(name: str) -> None:
+            if name == self.point and lives.current() is not None:
+                loop.call_soon_threadsafe(caller[0].cancel, context=nobody)
+
+        if not self.mode.is_cancel:
+            atefail.configure(f"{self.point}={self.mode.terms}")
+            yield caller
+        else:
+            with atefail.observing(go_away):
+                yield caller
+
+    def _check(self, it: Cluster, answer: "Answer", status: str) -> None:
+        """The caller was told what the table allows, and the actor is where it says."""
+        workflow, error = self.workflow, answer.error
+        if error is None:
+            assert answer.is_cancelled or status == workflow.ends, f"OK, and it is {status}"
+        elif error.code is grpc.StatusCode.DATA_LOSS:
+            assert status == "CRASHED", f"told {error}, and it is {status}"
+        else:
+            allowed = TRANSIENT | workflow.refused
+            assert error.reason in allowed, f"refused for {error.reason}: {error}"
+        if status == "CRASHED" and workflow.ends != "CRASHED":
+            assert self.mode.is_lasting, f"a fault that passes crashed it: {_crash(it)}"
+            crash = _crash(it)
+            assert crash.reason in workflow.crashes_by, f"crashed for {crash}"
+
+    async def _check_again(self, it: Cluster, status: str) -> None:
+        """The same request again has its effect, or says that it had it."""
+        if not self.workflow.is_call:
+            return
+        answer = await _answer(self.workflow.request(it))
+        if answer.error is None:
+            assert _status(it) == self.workflow.ends
+            return
+        allowed = self.workflow.again
+        if status == "CRASHED" and self.workflow.ends != "CRASHED":
+            allowed = frozenset({Reason.ACTOR_CRASHED})
+        assert answer.error.reason in allowed, f"again: {answer.error}"
+
+    async def _check_goes_on(self, it: Cluster) -> None:
+        """The program goes on where it has to."""
+        status = _status(it)
+        if not status:
+            assert not it.machine.live()
+            return
+        if status == "CRASHED":
+            await it.revert()
+        await it.resume()
+        least = self.workflow.saved if status == "CRASHED" else self.workflow.visits
+        count = await it.visit()
+        assert count > least, f"it is at {count}, and was at {least}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a caller is told: an error, or neither of these when it is OK."""
+
+    error: AteError | None = None
+    is_cancelled: bool = False
+
+
+async def _answer(request: Awaitable[object]) -> Answer:
+    try:
+        await request
+    except AteError as exc:
+        return Answer(exc)
+    except asyncio.CancelledError:
+        return Answer(is_cancelled=True)
+    return Answer()
+
+
+def _status(it: Cluster) -> str:
+    """Return the status of the actor; empty when there is none."""
+    found = invariants.Rows.read(it).actors
+    return found[0].status.name if found else ""
+
+
+def _crash(it: Cluster) -> CrashRow:
+    crash = invariants.Rows.read(it).actors[0].crash
+    assert crash is not None
+    return crash
+
+
+def _run(story: Coroutine[Any, Any, None], folder: Path) -> None:
+    """Run a story on a loop of its own; its folder is there for it only."""
+    folder.mkdir()
+    try:
+        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+            runner.run(story)
+    finally:
+        shutil.rmtree(folder)
