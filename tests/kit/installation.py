@@ -6,16 +6,19 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ateom import procs
+from tests.kit import client
+from tests.kit.client import Client
 from tests.kit.eventually import eventually
 
 COUNTER = Path(__file__).parents[2] / "examples" / "counter"
 PARTS = ("ateapi", "atelet", "ateom")
+SWITCHABLE = Path(__file__).parent / "switchable"
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,9 @@ class Done:
     err: str
 
 
-async def ate(*arguments: str, within_s: float = 60, **environment: str) -> Done:
+async def ate(
+    *arguments: str, environment: Mapping[str, str] | None = None, within_s: float = 60
+) -> Done:
     """Run the command line as a user does."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -37,7 +42,7 @@ async def ate(*arguments: str, within_s: float = 60, **environment: str) -> Done
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**os.environ, **environment},
+        env={**os.environ, **(environment or {})},
     )
     try:
         out, err = await asyncio.wait_for(process.communicate(), within_s)
@@ -48,12 +53,33 @@ async def ate(*arguments: str, within_s: float = 60, **environment: str) -> Done
     return Done(process.returncode or 0, out.decode(), err.decode())
 
 
+async def ask(address: str, path: str = "/") -> dict[str, Any]:
+    """Send what answers at an address one HTTP request."""
+    async with asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection(address, 80)
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nConnection: close\r\n\r\n".encode())
+            answer = await reader.read()
+        finally:
+            writer.close()
+    return dict(json.loads(answer.partition(b"\r\n\r\n")[2]))
+
+
 @dataclass
 class Installation:
-    """An installation on this machine; `start` and `stop` it."""
+    """An installation on this machine; `start` and `stop` it.
+
+    Attributes:
+        state_dir: Its folder.
+        workers: How many.
+        environment: What `ate up`, and so each of its programs, finds there beside ours.
+        points: Folder by which failpoints are switched.
+    """
 
     state_dir: Path
     workers: int = 2
+    environment: Mapping[str, str] = field(default_factory=dict)
+    points: Path | None = None
 
     async def start(self) -> None:
         done = await self.up()
@@ -61,14 +87,46 @@ class Installation:
 
     async def up(self) -> Done:
         folder = ("--state-dir", str(self.state_dir))
-        return await ate("up", *folder, "--workers", str(self.workers), "--detach")
+        environment = dict(self.environment)
+        if self.points is not None:
+            self.points.mkdir(exist_ok=True)
+            environment |= {"PYTHONPATH": str(SWITCHABLE), "ATE_TEST_POINTS": str(self.points)}
+        workers = ("--workers", str(self.workers))
+        return await ate("up", *folder, *workers, "--detach", environment=environment)
+
+    async def switch(self, part: str, text: str) -> None:
+        """Have failpoints of a running part do what a text says, instead of what they did.
+
+        A part that one of them kills is started again without any.
+        """
+        assert self.points is not None, "this installation cannot be switched"
+        path = self.points / part
+        answer = path.with_suffix(".done")
+        answer.unlink(missing_ok=True)
+        path.write_text(text)
+        pid = self.part(part)
+        assert pid is not None, f"{part} does not run"
+        os.kill(pid, signal.SIGUSR1)
+
+        async def switched() -> None:
+            assert answer.exists()
+            assert not path.exists()
+
+        await eventually(switched, every_s=0.002)
+        assert answer.read_text() == ""
 
     async def down(self, *, now: bool = False) -> Done:
         return await ate("down", "--state-dir", str(self.state_dir), *(["--now"] if now else []))
 
+    @contextlib.asynccontextmanager
+    async def client(self) -> AsyncIterator[Client]:
+        """Connect to its control service, as a program does."""
+        async with client.connected(f"unix:{self.state_dir}/run/ateapi.sock") as it:
+            yield it
+
     async def run(self, *arguments: str) -> Done:
         """Run a command against it."""
-        return await ate(*arguments, ATE_STATE_DIR=str(self.state_dir))
+        return await ate(*arguments, environment={"ATE_STATE_DIR": str(self.state_dir)})
 
     async def ok(self, *arguments: str) -> str:
         """Run a command that must succeed."""
@@ -122,16 +180,7 @@ class Installation:
         self, path: str = "/", name: str = "a", atespace: str = "demo"
     ) -> dict[str, Any]:
         """Send a running actor one HTTP request."""
-        address = (await self.actor(name, atespace))["ateomPodIp"]
-        async with asyncio.timeout(5):
-            reader, writer = await asyncio.open_connection(address, 80)
-            try:
-                head = f"GET {path} HTTP/1.1\r\nHost: {name}\r\nConnection: close\r\n\r\n"
-                writer.write(head.encode())
-                answer = await reader.read()
-            finally:
-                writer.close()
-        return dict(json.loads(answer.partition(b"\r\n\r\n")[2]))
+        return await ask((await self.actor(name, atespace))["ateomPodIp"], path)
 
     def processes(self) -> list[int]:
         """Return every process that carries the folder in its arguments."""
@@ -167,9 +216,14 @@ class Installation:
 
 
 @contextlib.asynccontextmanager
-async def installation(state_dir: Path, workers: int = 2) -> AsyncIterator[Installation]:
+async def installation(
+    state_dir: Path,
+    workers: int = 2,
+    environment: Mapping[str, str] | None = None,
+    points: Path | None = None,
+) -> AsyncIterator[Installation]:
     """Run an installation; when it ends nothing of it is left."""
-    it = Installation(state_dir, workers)
+    it = Installation(state_dir, workers, environment or {}, points)
     try:
         await it.start()
         yield it

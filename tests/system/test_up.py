@@ -228,7 +228,7 @@ async def test_a_part_that_cannot_start_tells_why(suite: FakeInstallation) -> No
 
 async def test_no_runtime_says_what_to_do(suite: FakeInstallation, tmp_path: Path) -> None:
     up = ("up", *suite.folder, "--network", "none", "--detach")
-    done = await ate(*up, RUNSC="", XDG_CACHE_HOME=str(tmp_path), PATH="")
+    done = await ate(*up, environment={"RUNSC": "", "XDG_CACHE_HOME": str(tmp_path), "PATH": ""})
     assert done.code == 2
     assert done.err == (
         "ate: there is no runsc: run `make runsc`, or name one with --runsc or RUNSC\n"

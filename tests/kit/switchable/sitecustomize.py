@@ -1,0 +1,51 @@
+"""Lets a test switch failpoints in the programs of a running installation.
+
+A folder with this module in PYTHONPATH is all that it takes. `$ATE_TEST_POINTS/<program>` holds
+the text for a program: it is taken when the program starts, or at SIGUSR1, and then removed, so
+that a program that its failpoint killed comes up again without.
+"""
+
+import contextlib
+import os
+import signal
+import sys
+from pathlib import Path
+
+FOLDER = os.environ.get("ATE_TEST_POINTS", "")
+PROGRAMS = ("ateapi", "atelet", "ateom")
+
+
+def program() -> str | None:
+    words = sys.orig_argv
+    names = [words[at + 1] for at in range(len(words) - 1) if words[at] == "-m"]
+    return names[0] if names and names[0] in PROGRAMS else None
+
+
+def take(path: Path) -> str | None:
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return None
+    path.unlink()
+    return text
+
+
+def switch(path: Path) -> None:
+    import atefail  # nothing is imported in programs that this is not about
+
+    answer = path.with_suffix(".done")
+    try:
+        atefail.configure(path.read_text())
+    except Exception as exc:  # noqa: BLE001  # the test says what the program cannot
+        answer.write_text(f"{type(exc).__name__}: {exc}")
+    else:
+        answer.write_text("")
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+
+
+if FOLDER and (name := program()):
+    own = Path(FOLDER) / name
+    if (first := take(own)) is not None:
+        os.environ["ATE_FAILPOINTS"] = first
+    signal.signal(signal.SIGUSR1, lambda _number, _frame: switch(own))
