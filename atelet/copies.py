@@ -62,32 +62,29 @@ async def find(node: Node, target: Place, actor_uid: str, epoch: int) -> LocalCo
 
 
 @effect("atelet.copy.make", STORE)
-async def make(
-    node: Node, target: Place, folder: Path, files: Mapping[str, Path], manifest: bytes
-) -> None:
-    """Make the copy, whole and durable; one that is there is replaced.
+async def make(node: Node, target: Place, files: Mapping[str, Path], manifest: bytes) -> None:
+    """Make the copy; one that is there is replaced. It is durable after `flush`.
 
     Args:
         node: The node.
         target: Where the snapshot is to go.
-        folder: Of the checkpoint.
         files: {name: file of the checkpoint}.
         manifest: Bytes of the manifest.
 
     Raises:
         AteError: STORAGE_UNAVAILABLE.
     """
-    place = node.places.copy_of(target)
-    mark = folder / MARK
-    try:
-        await node.threads.run(mark.touch)
-    except OSError as exc:
-        msg = f"cannot keep {place.prefix} on this node: {text_of(exc)}"
-        raise unavailable(msg) from exc
-    store = node.places.local_store()
-    if await store.manifest(place.prefix) is not None:
-        await store.delete(place.prefix)
-    await store.put(place.prefix, {**files, MARK: mark}, manifest)
+    prefix = node.places.copy_of(target).prefix
+    await node.places.local_store().keep(prefix, files, manifest, MARK)
+
+
+async def flush(node: Node, target: Place) -> None:
+    """Make the copy survive a loss of power.
+
+    Raises:
+        AteError: STORAGE_UNAVAILABLE.
+    """
+    await node.places.local_store().flush(node.places.copy_of(target).prefix)
 
 
 async def unmark(node: Node, copy: LocalCopy) -> None:

@@ -137,8 +137,9 @@ class Saving:
         if self.place.is_local:
             await self._save_here(files, stored.raw)
             return
-        await self._copy_here(folder, files, stored.raw)
-        await self._upload(files, stored.raw)
+        await self._copy_here(files, stored.raw)
+        # The disk is busy with both at once, which takes hardly longer than one of them.
+        await both(self._flush_copy(), self._upload(files, stored.raw))
 
     async def _save_here(self, files: Mapping[str, Path], raw: bytes) -> None:
         store, prefix = self.place.store, self.place.prefix
@@ -155,9 +156,9 @@ class Saving:
         except AteError as exc:
             raise self._failed(Reason.SNAPSHOT_SAVE_FAILED, exc.message) from exc
 
-    async def _copy_here(self, folder: Path, files: Mapping[str, Path], raw: bytes) -> None:
+    async def _copy_here(self, files: Mapping[str, Path], raw: bytes) -> None:
         """Make the copy on this node; without one, the upload may still save the state."""
-        make = partial(copies.make, self.node, self.place, folder, files, raw)
+        make = partial(copies.make, self.node, self.place, files, raw)
         try:
             with self.phases.measure("bytes.keep"):
                 await while_away(self.node.endurance.retry_s, make)
@@ -166,6 +167,16 @@ class Saving:
             log.warning("copy_not_made", extra=fields)
         else:
             self.copy = Copy.LOCAL
+
+    async def _flush_copy(self) -> None:
+        if self.copy is not Copy.LOCAL:
+            return
+        try:
+            await copies.flush(self.node, self.place)
+        except AteError as exc:
+            # It may not survive the machine, but does survive everything else.
+            fields = {"snapshot": self.place.prefix, "error": exc.message}
+            log.warning("copy_not_flushed", extra=fields)
 
     async def _upload(self, files: Mapping[str, Path], raw: bytes) -> None:
         endurance = self.node.endurance

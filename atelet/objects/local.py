@@ -6,6 +6,7 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -64,10 +65,25 @@ class LocalStore:
         manifest: bytes,
         progress: Progress | None = None,
     ) -> None:
+        await self._do(_Put(prefix, files, manifest, progress or _untold))
+
+    async def keep(
+        self, prefix: str, files: Mapping[str, Path], manifest: bytes, mark: str
+    ) -> None:
+        """Do `put`, with an empty file for a mark, and replace what is there.
+
+        It is whole from then on, and durable after `flush`.
+        """
+        await self._do(_Put(prefix, files, manifest, _untold, mark=mark, is_durable=False))
+
+    async def flush(self, prefix: str) -> None:
+        """Make what was kept durable."""
         with self._mapped("write"):
-            await self._threads.run_stoppable(
-                lambda stop: self._put(prefix, files, manifest, stop, progress or _untold)
-            )
+            await self._threads.run(lambda: self._flush(prefix))
+
+    async def _do(self, put: "_Put") -> None:
+        with self._mapped("write"):
+            await self._threads.run_stoppable(lambda stop: self._put(put, stop))
 
     async def listing(self, prefix: str) -> Mapping[str, int]:
         with self._mapped("read"):
@@ -93,7 +109,7 @@ class LocalStore:
             await self._threads.run(lambda: self._delete(prefix, durable=False))
 
     async def sweep(self) -> None:
-        """Remove what killed processes were making; nobody may be writing here."""
+        """Remove what killed processes were making below `<root>/<part>/`; nobody may write."""
         with self._mapped("delete"):
             await self._threads.run(lambda: _remove_all_leftovers(self._root))
 
@@ -148,37 +164,35 @@ class LocalStore:
         return folder
 
     @effect("atelet.objects.put", SYSTEM)
-    def _put(  # `put` with the event of its thread
-        self,
-        prefix: str,
-        files: Mapping[str, Path],
-        manifest: bytes,
-        stop: threading.Event,
-        progress: Progress,
-    ) -> None:
+    def _put(self, put: "_Put", stop: threading.Event) -> None:
         self._prepare()
-        final = self._folder(prefix)
-        if (final / MANIFEST_NAME).exists():
+        final = self._folder(put.prefix)
+        if not put.mark and (final / MANIFEST_NAME).exists():
             # Its writer may have been killed before this.
             fs.sync(final.parent)
             return
         temporary = fs.temporary_beside(final)
         with self._folders:
-            fs.make_folders(final.parent, durable=True)
+            fs.make_folders(final.parent, durable=put.is_durable)
             temporary.mkdir(mode=0o700)
         try:
             _remove_leftovers(final, but=temporary)
-            for name, source in files.items():
-                place(source, temporary / name, stop, progress)
-            fs.write_new(temporary / MANIFEST_NAME, manifest, durable=True)
-            fs.sync(temporary)
+            _fill(temporary, put, stop)
             if stop.is_set():
                 raise StoppedError
-            _rename(temporary, final)
+            _rename(temporary, final, over=bool(put.mark))
         finally:
             # Nothing is left of it once it has been renamed.
             shutil.rmtree(temporary, ignore_errors=True)
-        fs.sync(final.parent)
+        if put.is_durable:
+            fs.sync(final.parent)
+
+    @effect("atelet.objects.flush", SYSTEM)
+    def _flush(self, prefix: str) -> None:
+        folder = self._folder(prefix)
+        # The files themselves were synced by their writer.
+        for path in (folder / MANIFEST_NAME, folder, folder.parent, folder.parent.parent):
+            fs.sync(path)
 
     @effect("atelet.objects.discard", SYSTEM)
     def _discard(self, prefix: str) -> None:
@@ -231,12 +245,34 @@ def _forget_pages(path: Path) -> None:
         os.close(fd)
 
 
+@dataclass(frozen=True, slots=True)
+class _Put:
+    """What is to be put: `put` and `keep` say what it means."""
+
+    prefix: str
+    files: Mapping[str, Path]
+    manifest: bytes
+    progress: Progress
+    mark: str = ""
+    is_durable: bool = True
+
+
+def _fill(folder: Path, put: _Put, stop: threading.Event) -> None:
+    for name, source in put.files.items():
+        place(source, folder / name, stop, put.progress)
+    fs.write_new(folder / MANIFEST_NAME, put.manifest, durable=put.is_durable)
+    if put.mark:
+        (folder / put.mark).touch(mode=0o600)
+    if put.is_durable:
+        fs.sync(folder)
+
+
 @effect("atelet.objects.publish", SYSTEM)
-def _rename(temporary: Path, final: Path) -> None:
+def _rename(temporary: Path, final: Path, *, over: bool) -> None:
     if final.exists():
-        if (final / MANIFEST_NAME).exists():
+        if not over and (final / MANIFEST_NAME).exists():
             return
-        # No manifest, so never a snapshot: what a deletion did not finish.
+        # Replaced, or without a manifest, so never a snapshot: what a deletion did not finish.
         shutil.rmtree(final)
     temporary.rename(final)
 
@@ -250,7 +286,7 @@ def _remove_leftovers(final: Path, but: Path | None = None) -> None:
 
 @effect("atelet.objects.sweep", SYSTEM)
 def _remove_all_leftovers(root: Path) -> None:
-    for path in root.glob(f"**/{fs.TEMPORARY}*"):
+    for path in root.glob(f"*/{fs.TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
 
 
