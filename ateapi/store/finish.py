@@ -138,13 +138,23 @@ def take_worker(x: Execute, row: Row, reason: str) -> str | None:
     It is the actor's if it says so itself; or if the actor does, and no other actor rightly has
     it: that somebody wrote into the tables must take no worker away for ever.
     """
-    taken = x(
-        "update workers set status = 3, claim = claim + 1, reason = ?"
-        " where status = 2 and (actor_uid = ? or (uid = ? and not exists (select 1 from actors a"
-        " where a.uid = workers.actor_uid and a.worker_uid = workers.uid))) returning uid",
-        (reason, row[UID], row[WORKER_UID]),
-    ).fetchall()
-    return taken[0][0] if taken else None
+    taken = first(
+        x(
+            "update workers set status = 3, claim = claim + 1, reason = ?"
+            " where status = 2 and actor_uid = ? returning uid",
+            (reason, row[UID]),
+        )
+    )
+    if taken is None and row[WORKER_UID] is not None:
+        taken = first(
+            x(
+                "update workers set status = 3, claim = claim + 1, reason = ?"
+                " where status = 2 and uid = ? and not exists (select 1 from actors a"
+                " where a.uid = workers.actor_uid and a.worker_uid = workers.uid) returning uid",
+                (reason, row[WORKER_UID]),
+            )
+        )
+    return None if taken is None else str(taken[0])
 
 
 def _crash_json(x: Execute, now: int, row: Row, operation: Row, outcome: Finish) -> str | None:

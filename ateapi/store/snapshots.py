@@ -77,10 +77,10 @@ def condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
         " where actor_uid = ? and condemned = 0 order by sequence desc",
         (actor_uid,),
     ).fetchall()
-    if len(history) == 1 or all(bad for _, _, bad, _, _ in history):
-        # While nothing is good, a bad one that is mended is the best that there can be.
+    if len(history) == 1:
         return
     durable = local = salvaged = 0
+    over = []
     for sequence, kind, bad, salvage, snapshot_id in history:
         keep = not bad and durable < KEPT
         if keep and kind == SnapshotKind.EXTERNAL:
@@ -92,10 +92,15 @@ def condemn(x: Execute, actor_uid: str, latest: str | None) -> None:
             local += 1
             keep = local <= KEPT_LOCAL
         if not keep and snapshot_id != latest:
-            x(
-                "update snapshots set condemned = 1 where actor_uid = ? and sequence = ?",
-                (actor_uid, sequence),
-            )
+            over.append(sequence)
+    if not durable and not local and not salvaged:
+        # While nothing is good, a bad one that is mended is the best that there can be.
+        return
+    for sequence in over:
+        x(
+            "update snapshots set condemned = 1 where actor_uid = ? and sequence = ?",
+            (actor_uid, sequence),
+        )
 
 
 def give_up(x: Execute, actor: Row, operation: Row, *, condemned: bool) -> None:

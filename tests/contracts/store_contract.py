@@ -14,6 +14,7 @@ from tests.contracts.store_finish import FinishContract, HistoryContract
 from tests.contracts.store_fleet import CatalogContract, EventContract, WorkerContract
 from tests.contracts.store_golden import GoldenContract
 from tests.contracts.store_histories import ConcurrencyContract, HistoriesContract
+from tests.contracts.store_keeping import KeepingContract
 from tests.contracts.store_operations import BeginContract, PlacementContract, RecoveryContract
 from tests.contracts.store_reverts import RevertContract, WayBackContract
 from tests.contracts.store_timeline import ExpiryContract, TimelineContract
@@ -33,6 +34,7 @@ class StoreContract(
     GoldenContract,
     HistoriesContract,
     HistoryContract,
+    KeepingContract,
     LostAssignmentContract,
     NodeCopyContract,
     PagingContract,

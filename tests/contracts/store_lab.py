@@ -221,7 +221,8 @@ class Lab:
         assert {it.actor.uid: it.actor for it in listed} == crashed
         for it in listed:
             assert it.actor.crash is not None
-            assert it.in_a_row == it.actor.crash.crashes_in_a_row >= 1
+            # Records of the first version of the schema do not say.
+            assert it.in_a_row == (it.actor.crash.crashes_in_a_row or 1)
         for row, until_ms in await self.store.awaiting_resume():
             assert until_ms > 0
             assert row.status is not Status.CRASHED

@@ -240,6 +240,12 @@ class TestSchema:
             "delete from atespaces",
             "delete from resources",
             "update atespaces set actors = -1",
+            "insert into crashes values ('nobody', 1, 0, 1, 0)",
+            "insert into crashes select uid, 1, 0, 1, 7 from actors",
+            "insert into pending_uploads values ('nobody', 0)",
+            "insert into snapshots (actor_uid, sequence, snapshot_id, kind, location, node_id,"
+            " digest, size_bytes, created_ms, epoch, salvage)"
+            " values ('a', 1, 's', 'external', 'l', '', 'd', 0, 0, 0, 1)",
         ],
     )
     async def test_contradictions_are_impossible(self, lab: Lab, sql: str) -> None:
@@ -289,11 +295,42 @@ class TestSchema:
             " order by atespace, name limit 3",
             "select count(*) from actors where template_uid = 'a'",
             "select * from events where revision > 5 order by revision limit 1",
+            "select location from snapshots where actor_uid = 'a' and kind = 'local'",
+            "update snapshots set condemned = 1 where actor_uid = 'a' and condemned = 0"
+            " and bad = 1 and digest = ''",
+            "update workers set claim = 0 where status = 2 and actor_uid = 'a'",
+            "update workers set claim = 0 where status = 2 and uid = 'b' and not exists"
+            " (select 1 from actors a where a.uid = workers.actor_uid"
+            " and a.worker_uid = workers.uid)",
+            "select revision from events where revision < 9 and time_ms >= 5"
+            " order by revision limit 1",
+            "select * from events where revision > 5 and revision <= 9"
+            " and ('' = '' or atespace = '') and ('a' = '' or name = 'a') order by revision"
+            " limit 1",
         ],
     )
     async def test_no_question_walks_a_table(self, lab: Lab, sql: str) -> None:
         plan = [str(row[3]) for row in await lab.sql(f"explain query plan {sql}")]
         assert not [line for line in plan if "SCAN" in line or "TEMP B-TREE" in line], plan
+
+    @pytest.mark.parametrize(
+        ("sql", "index"),
+        [
+            ("select * from crashes where is_crashed = 1 order by last_ms", "crashes_now"),
+            ("select * from crashes where resume_until_ms > 0 order by last_ms", "crashes_resume"),
+            (
+                "select * from snapshots where salvage = 1 and condemned = 0"
+                " order by created_ms desc",
+                "snapshots_salvage",
+            ),
+        ],
+    )
+    async def test_what_loops_ask_walks_what_it_is_about(
+        self, lab: Lab, sql: str, index: str
+    ) -> None:
+        """Each turn of a loop asks: not all actors that ever crashed are looked at."""
+        plan = [str(row[3]) for row in await lab.sql(f"explain query plan {sql}")]
+        assert f"USING INDEX {index}" in plan[0]
 
 
 class TestHostileText:
