@@ -11,6 +11,7 @@ from ateapi.background import Loop, Tasks, Waits
 from ateapi.catalog import Catalog
 from ateapi.config import Config
 from ateapi.fleet import Fleet
+from ateapi.golden import GoldenSnapshots
 from ateapi.hints import Hints
 from ateapi.node_client import NodeClients
 from ateapi.nodes import NodeService
@@ -93,7 +94,8 @@ async def running(
             nodes,
             is_silent=lambda node_id: not fleet.is_live(node_id),
         )
-        rpc.add_CatalogServicer_to_server(Catalog(store, lending_loop.wake), server.grpc)
+        golden = GoldenSnapshots(store, nodes, fleet)
+        rpc.add_CatalogServicer_to_server(Catalog(store, golden, lending_loop.wake), server.grpc)
         wakes = Tasks()
         stack.push_async_callback(wakes.close)
         supervision = Supervision(

@@ -9,6 +9,7 @@ from typing import Final
 
 from ateapi import catalog_rules, catalog_schema, convert, names, validate
 from ateapi.catalog_schema import Document
+from ateapi.golden import GoldenSnapshots
 from ateapi.store.rows import ResourceRow
 from ateapi.store.store import Store
 from ateerrors.errors import AteError, FieldViolation, invalid_argument
@@ -16,6 +17,7 @@ from ateerrors.reason import Reason
 from atefail import serves
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
+from aterpc import log
 
 # A template is read at every start of an operation; documents beyond this are no templates.
 _MAX_DOCUMENT_BYTES: Final = 1 << 20
@@ -34,9 +36,12 @@ _REPLACED: Final = pb.ApplyResponse.ACTION_REPLACED
 class Catalog(rpc.CatalogServicer):
     """`ateapi.Catalog`."""
 
-    def __init__(self, store: Store, on_change: Callable[[], None]) -> None:
-        """Make it; `on_change` is called after each change was stored."""
+    def __init__(
+        self, store: Store, golden: GoldenSnapshots, on_change: Callable[[], None]
+    ) -> None:
+        """Make it; `on_change` is called after each change of an object was stored."""
         self._store = store
+        self._golden = golden
         self._on_change = on_change
 
     async def Apply(self, request: pb.ApplyRequest, context: object) -> pb.ApplyResponse:
@@ -61,7 +66,8 @@ class Catalog(rpc.CatalogServicer):
         if row is None:
             msg = f"{_title(kind, namespace, name)} does not exist"
             raise AteError(Reason.RESOURCE_NOT_FOUND, msg)
-        return pb.GetResourceResponse(resource=convert.resource(row))
+        resource = convert.resource(row, await self._golden.of(row))
+        return pb.GetResourceResponse(resource=resource)
 
     async def ListResources(
         self, request: pb.ListResourcesRequest, context: object
@@ -74,7 +80,9 @@ class Catalog(rpc.CatalogServicer):
         if violations:
             raise invalid_argument(violations)
         rows = await self._store.list_resources(request.kind, request.namespace)
-        return pb.ListResourcesResponse(resources=map(convert.resource, rows))
+        golden = {it.template_uid: it for it in await self._store.list_golden()}
+        resources = [convert.resource(row, golden.get(row.uid)) for row in rows]
+        return pb.ListResourcesResponse(resources=resources)
 
     async def DeleteResource(
         self, request: pb.DeleteResourceRequest, context: object
@@ -83,16 +91,32 @@ class Catalog(rpc.CatalogServicer):
         self._on_change()
         return pb.DeleteResourceResponse()
 
+    async def SetGoldenSnapshot(
+        self, request: pb.SetGoldenSnapshotRequest, context: object
+    ) -> pb.SetGoldenSnapshotResponse:
+        namespace, name = _template_key(request)
+        ref = validate.actor_ref(request.actor_ref)
+        log.add(actor=ref.name, atespace=ref.atespace)
+        row, golden = await self._golden.set(namespace, name, ref)
+        return pb.SetGoldenSnapshotResponse(resource=convert.resource(row, golden))
+
+    async def ClearGoldenSnapshot(
+        self, request: pb.ClearGoldenSnapshotRequest, context: object
+    ) -> pb.ClearGoldenSnapshotResponse:
+        row = await self._golden.clear(*_template_key(request))
+        return pb.ClearGoldenSnapshotResponse(resource=convert.resource(row))
+
     async def _apply(self, document: Document, request: pb.ApplyRequest) -> pb.ApplyResponse:
         current = await self._store.resource(document.kind, document.namespace, document.name)
         row, action = _planned(document, current, replacing=request.replace)
         if action != _UNCHANGED and not request.dry_run:
             row = await self._store.put_resource(row, current.uid if current else None)
             self._on_change()
+        golden = await self._golden.of(row) if action in {_UNCHANGED, _CONFIGURED} else None
         if request.dry_run and action in {_CREATED, _REPLACED}:
             # It has no uid and no time before it exists.
             row = replace(row, uid="", created_ms=0)
-        return pb.ApplyResponse(resource=convert.resource(row), action=action)
+        return pb.ApplyResponse(resource=convert.resource(row, golden), action=action)
 
 
 def _planned(
@@ -177,6 +201,21 @@ def _key(request: pb.GetResourceRequest | pb.DeleteResourceRequest) -> tuple[str
     if violations:
         raise invalid_argument(violations)
     return kind, namespace, request.name
+
+
+def _template_key(
+    request: pb.SetGoldenSnapshotRequest | pb.ClearGoldenSnapshotRequest,
+) -> tuple[str, str]:
+    """Return namespace and name of a template.
+
+    Raises:
+        AteError: INVALID_ARGUMENT.
+    """
+    key = pb.GetResourceRequest(
+        kind=catalog_rules.TEMPLATE, namespace=request.namespace, name=request.name
+    )
+    _, namespace, name = _key(key)
+    return namespace, name
 
 
 def _kind_violations(kind: str) -> list[FieldViolation]:

@@ -13,6 +13,8 @@ from ateapi.store.rows import (
     AtespaceRow,
     CrashRow,
     EventRow,
+    GoldenRow,
+    GoldenState,
     OperationRow,
     ResourceRow,
     SnapshotKind,
@@ -30,6 +32,11 @@ _STATES: Final["Mapping[WorkerStatus, pb.Worker.State.ValueType]"] = {
     WorkerStatus.FREE: pb.Worker.STATE_FREE,
     WorkerStatus.ASSIGNED: pb.Worker.STATE_ASSIGNED,
     WorkerStatus.QUARANTINED: pb.Worker.STATE_QUARANTINED,
+}
+
+_GOLDEN_STATES: Final["Mapping[GoldenState, pb.GoldenSnapshot.State.ValueType]"] = {
+    GoldenState.READY: pb.GoldenSnapshot.STATE_READY,
+    GoldenState.BROKEN: pb.GoldenSnapshot.STATE_BROKEN,
 }
 
 
@@ -189,14 +196,30 @@ def atespace(row: AtespaceRow) -> pb.Atespace:
     return message
 
 
-def resource(row: ResourceRow) -> pb.Resource:
-    """Return the message of a catalog object."""
+def golden(row: GoldenRow) -> pb.GoldenSnapshot:
+    """Return the message of a golden snapshot."""
+    message = pb.GoldenSnapshot(
+        state=_GOLDEN_STATES[row.state],
+        actor_ref=pb.ActorRef(atespace=row.ref.atespace, name=row.ref.name),
+        actor_uid=row.actor_uid,
+        reason=row.reason,
+        message=row.message,
+    )
+    _set_snapshot(message.snapshot, row.snapshot, "")
+    _set_time(message.set_time, row.set_ms)
+    return message
+
+
+def resource(row: ResourceRow, golden_row: GoldenRow | None = None) -> pb.Resource:
+    """Return the message of a catalog object; of a template with its golden snapshot."""
     message = pb.Resource(
         kind=row.kind, namespace=row.namespace, name=row.name, uid=row.uid, labels=row.labels
     )
     message.spec.update(cast("Mapping[str, Any]", row.spec))
     if row.created_ms:
         _set_time(message.create_time, row.created_ms)
+    if golden_row is not None:
+        message.golden.CopyFrom(golden(golden_row))
     return message
 
 

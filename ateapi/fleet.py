@@ -5,8 +5,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from ateapi.lifecycle import GoldenFallback
 from ateapi.scheduling import Place, Pool, preferences
-from ateapi.store.rows import ActorRow, Preference
+from ateapi.store.rows import ActorRow, GoldenRow, Preference
 from ateapi.store.store import Store
 from ateapi.template import Template
 from ateerrors.errors import AteError
@@ -15,6 +16,9 @@ from atepb import ateapi_pb2 as pb
 
 # A node whose last beat is older is not offered (architecture: numbers that nest).
 OFFERED_S: Final = 3.0
+# How long what was read of golden snapshots is taken for true: another replica may change it. One
+# that is golden no more restores as well as any; one that is gone is found so, and read anew.
+_GOLDEN_S: Final = 5.0
 
 
 # Phases of a sandbox whose program goes on, or would.
@@ -29,6 +33,14 @@ class Holder:
     claim: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What was read of a template's golden snapshot, and when, in seconds of the loop."""
+
+    at: float
+    golden: GoldenRow | None
+
+
 class Fleet:
     """Memory of what changes seldom; `refresh` reads it anew."""
 
@@ -36,6 +48,7 @@ class Fleet:
         self._store = store
         # Specs are immutable: a uid always means the same one.
         self._templates: dict[str, Template] = {}
+        self._golden: dict[str, _Read] = {}
         self._pools: tuple[Pool, ...] = ()
         self._places: frozenset[Place] = frozenset()
         self._beats: dict[str, float] = {}
@@ -100,7 +113,34 @@ class Fleet:
             template = self._templates[actor.template_uid] = Template.of(row)
         return template
 
+    async def golden(self, template: Template) -> GoldenRow | None:
+        """Return the template's golden snapshot, broken or not, if it has one.
+
+        What was read a moment ago will do, but not to refuse a resume.
+        """
+        now = asyncio.get_running_loop().time()
+        known = self._golden.get(template.uid)
+        if known is None or now - known.at > _GOLDEN_S or _refuses(known.golden, template):
+            known = _Read(now, await self._store.golden(template.uid))
+            self._golden[template.uid] = known
+        return known.golden
+
+    def forget_golden(self, template_uid: str) -> None:
+        """Read a template's golden snapshot anew when it is asked for: it was changed."""
+        self._golden.pop(template_uid, None)
+
+    def live(self) -> set[str]:
+        """Return the nodes that may be offered."""
+        return {node_id for node_id in self._beats if self.is_live(node_id)}
+
     def preferences(self, actor: ActorRow, template: Template) -> tuple[Preference, ...]:
         """Return where a resume of the actor may be placed (see `scheduling.preferences`)."""
-        live = {node_id for node_id in self._beats if self.is_live(node_id)}
-        return preferences(actor, template, self._pools, self._places, live)
+        return preferences(actor, template, self._pools, self._places, self.live())
+
+
+def _refuses(golden: GoldenRow | None, template: Template) -> bool:
+    return (
+        golden is not None
+        and golden.is_broken
+        and template.golden_fallback is GoldenFallback.REFUSE
+    )

@@ -48,6 +48,13 @@ class FailurePolicy(enum.StrEnum):
     PAUSE = "pause"
 
 
+class GoldenFallback(enum.StrEnum):
+    """What follows a template's golden snapshot that cannot be restored (`goldenFallback`)."""
+
+    BOOT = "boot"
+    REFUSE = "refuse"
+
+
 class CrashPolicy(enum.StrEnum):
     """What follows a crash by itself (`onCrash`)."""
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
-from ateapi.lifecycle import CrashPolicy, FailurePolicy
+from ateapi.lifecycle import CrashPolicy, FailurePolicy, GoldenFallback
 from ateapi.store.rows import ResourceRow
 from atepb import atelet_pb2 as pb
 
@@ -19,6 +19,10 @@ CRASH_POLICIES: Final = {
     "Hold": CrashPolicy.HOLD,
     "Revert": CrashPolicy.REVERT,
     "RevertAndResume": CrashPolicy.REVERT_AND_RESUME,
+}
+GOLDEN_FALLBACKS: Final = {
+    "Boot": GoldenFallback.BOOT,
+    "Refuse": GoldenFallback.REFUSE,
 }
 
 
@@ -102,6 +106,7 @@ class Template:
         selector: Of worker pools, by their labels.
         on_suspend_failure: What becomes of a live sandbox that a suspend or pause cannot save.
         on_crash: What follows a crash by itself.
+        golden_fallback: What follows a golden snapshot that cannot be restored.
         spec: What a node is told to run (`workload_spec`), built once for all requests.
         spec_with_env: The same with the environment of the containers.
     """
@@ -116,6 +121,7 @@ class Template:
     pause_image: str
     on_suspend_failure: FailurePolicy
     on_crash: CrashPolicy
+    golden_fallback: GoldenFallback
     spec: pb.WorkloadSpec = field(repr=False, compare=False)
     spec_with_env: pb.WorkloadSpec = field(repr=False, compare=False)
 
@@ -139,6 +145,7 @@ class Template:
             pause_image=pause_image,
             on_suspend_failure=FAILURE_POLICIES[spec.get("onSuspendFailure", "Crash")],
             on_crash=CRASH_POLICIES[spec.get("onCrash", "Hold")],
+            golden_fallback=GOLDEN_FALLBACKS[spec.get("goldenFallback", "Boot")],
             spec=_message(containers, pause_image, with_env=False),
             spec_with_env=_message(containers, pause_image, with_env=True),
         )

@@ -12,6 +12,7 @@ from ateapi.store import rows
 from ateapi.store.rows import ActorRow
 from ateapi.store.store import Store
 from ateapi.workflow.engine import WHILE_STORE_IS_AWAY, RetryPolicy
+from ateapi.workflow.golden import Golden, require_whole
 from ateapi.workflow.state import OperationState, Outcome
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
@@ -27,6 +28,7 @@ class Begin:
     store: Store
     fleet: Fleet
     hints: Hints
+    golden: Golden
     owner: str
     join: Callable[[str], Awaitable[Outcome]]
     adopt: Callable[[ActorRow], Awaitable[bool]]
@@ -48,7 +50,9 @@ class Begin:
             self.hints.put(result.actor)
             state.outcome = Outcome(result.actor, result.worker)
         else:
-            state.template = await self.fleet.template(result.actor)
+            template = await self.fleet.template(result.actor)
+            state.golden = await self.golden.chosen(result.operation, result.actor, template)
+            state.template = template
             state.operation = result.operation
             state.actor = result.actor
             state.worker = result.worker
@@ -97,6 +101,8 @@ class Begin:
             return plan
         template = await self.fleet.template(actor)
         if state.verb is Verb.RESUME:
+            golden = await self.golden.choose(actor, template, boot=state.boot)
+            require_whole(state.ref, golden, template)
             return dataclasses.replace(plan, preferences=self.fleet.preferences(actor, template))
         # The operation's id is as random as any: one id less to follow in logs and folders.
         snapshot_id = state.operation_id

@@ -10,8 +10,8 @@ from ateapi.node_client import NodeClients
 from ateapi.store.rows import SnapshotKind, SnapshotRow
 from ateapi.store.store import Store
 from ateapi.workflow.engine import RetryPolicy
+from ateapi.workflow.golden import require_whole
 from ateapi.workflow.state import OperationState, present
-from ateapi.workflow.verdict import Source
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Report, Sandbox
@@ -61,20 +61,22 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class Restore:
-    """Restore the actor's own snapshot on the claimed worker."""
+    """Restore the actor's own snapshot, else its template's golden one, on the claimed worker."""
 
     node: Node
     name: str = "node.restore"
     retry: RetryPolicy = UNTIL_IT_IS_JUDGED
 
     def is_complete(self, state: OperationState) -> bool:
-        return state.outcome is not None or state.node_done or state.source is not Source.OWN
+        return state.outcome is not None or state.node_done or state.restores is None
 
     def check_prerequisite(self, state: OperationState) -> None:
+        # It was whole when the resume was begun.
+        require_whole(state.ref, state.golden, state.spec)
         _require_worker(state)
 
     async def execute(self, state: OperationState) -> None:
-        snapshot = present(state.row.snapshot)
+        snapshot = present(state.restores)
         answer = self.node.clients.restore(state.node_id, state.begun, state.spec, snapshot)
         response = await self.node.ask(state, answer)
         _done(state, response.phases)
@@ -82,7 +84,7 @@ class Restore:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """Boot an actor that has no snapshot from its image."""
+    """Boot an actor that has no snapshot to begin with from its image."""
 
     node: Node
     name: str = "node.run"

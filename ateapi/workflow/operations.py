@@ -21,10 +21,11 @@ from ateapi.store.store import Store
 from ateapi.workflow.begin import Begin
 from ateapi.workflow.engine import Step, run_steps
 from ateapi.workflow.finish import Finish
+from ateapi.workflow.golden import Golden
 from ateapi.workflow.node_steps import Boot, Checkpoint, Node, Restore, Upload
 from ateapi.workflow.reverts import ByItself, Reversion, Reverts
 from ateapi.workflow.settle import Settlement
-from ateapi.workflow.state import Only, OperationState, Outcome, present
+from ateapi.workflow.state import Only, OperationState, Outcome
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from aterpc import log as fields
@@ -69,17 +70,24 @@ class Operations:
         self._cleaned = cleaned
         self._tasks: dict[str, asyncio.Task[Outcome]] = {}
         adoption = Adoption(parts.store, parts.fleet, parts.hints)
+        self._golden = Golden(parts.store, parts.fleet)
         begin = Begin(
-            parts.store, parts.fleet, parts.hints, parts.owner, self._join, adoption.adopt
+            parts.store,
+            parts.fleet,
+            parts.hints,
+            self._golden,
+            parts.owner,
+            self._join,
+            adoption.adopt,
         )
         node = Node(parts.nodes, parts.store, parts.owner)
-        self._finish = Finish(parts.store, parts.hints, parts.owner)
+        finish = Finish(parts.store, parts.hints, parts.owner)
         self._reverts = Reverts(parts.store, parts.nodes, parts.fleet, parts.hints)
-        self._settlement = Settlement(node, parts.store, parts.hints, parts.owner)
+        self._settlement = Settlement(node, parts.store, parts.hints, self._golden, parts.owner)
         # An actor with a snapshot of its own never boots; the first of the two that applies wins.
-        resume = (begin, Restore(node), Boot(node), self._finish)
+        resume = (begin, Restore(node), Boot(node), finish)
         # One list for both: they differ in target only. A paused actor is uploaded, not woken.
-        checkpoint = (begin, Checkpoint(node), Upload(node), self._finish)
+        checkpoint = (begin, Checkpoint(node), Upload(node), finish)
         self._steps: dict[Verb, Sequence[Step[OperationState]]] = {
             Verb.RESUME: resume,
             Verb.SUSPEND: checkpoint,
@@ -246,14 +254,19 @@ class Operations:
         try:
             if state.operation is not None:
                 await self._load(state, state.operation)
+            while state.outcome is None:
+                await self._carry_out(state)
+        except AteError as exc:
+            failure = await self._final(state, exc)
+            raise _told(state, failure) from failure.__cause__
+        return state.outcome
+
+    async def _carry_out(self, state: OperationState) -> None:
+        """Run the steps that are left; what fails is settled, which may leave others to do."""
+        try:
             await run_steps(state, self._steps[state.verb])
         except AteError as exc:
-            try:
-                await self._failed(state, exc)
-            except AteError as failure:
-                failure = await self._final(state, failure)
-                raise _told(state, failure) from failure.__cause__
-        return present(state.outcome)
+            await self._failed(state, exc)
 
     async def _load(self, state: OperationState, operation: OperationRow) -> None:
         """Read what begin returned to the former life."""
@@ -265,12 +278,13 @@ class Operations:
         worker_uid = operation.worker_uid
         worker = await store.worker(worker_uid) if worker_uid is not None else None
         template = await self._parts.fleet.template(actor)
+        golden = await self._golden.chosen(operation, actor, template)
         # All or nothing: what is half known must not be settled (`_failed`).
-        state.actor, state.worker, state.template = actor, worker, template
+        state.actor, state.worker, state.template, state.golden = actor, worker, template, golden
         state.unsure = True
 
     async def _failed(self, state: OperationState, error: AteError) -> None:
-        """Settle what failed; return only if it turned out to have succeeded."""
+        """Settle what failed; return only if the operation goes on all the same."""
         if state.actor is None:
             if error.reason is Reason.WORKER_ASSIGNMENT_LOST:
                 error = await self._settlement.crash_unassigned(state, error)
@@ -282,7 +296,6 @@ class Operations:
         if failure is not None:
             _log_failure(state, failure)
             raise failure
-        await run_steps(state, (self._finish,))
 
     async def _final(self, state: OperationState, failure: AteError) -> AteError:
         """Return why the operation ended if somebody else ended it: its actor was deleted."""

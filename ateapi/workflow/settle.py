@@ -14,6 +14,7 @@ from ateapi.node_client import fence
 from ateapi.store.rows import ActorRow, CrashRow, Finish, SnapshotRow, WorkerFate
 from ateapi.store.store import Store
 from ateapi.workflow.engine import WHILE_STORE_IS_AWAY, RetryPolicy, with_retries
+from ateapi.workflow.golden import Golden
 from ateapi.workflow.node_steps import UNTIL_IT_IS_JUDGED, Node, made, salvaged
 from ateapi.workflow.state import OperationState
 from ateapi.workflow.verdict import Action, crash_reason, verdict
@@ -36,19 +37,27 @@ class Settlement:
     node: Node
     store: Store
     hints: Hints
+    golden: Golden
     owner: str
 
     async def settle(self, state: OperationState, error: AteError) -> AteError | None:
-        """Bring the actor to rest.
+        """Bring the actor to rest, or find that the operation goes on.
 
         Returns:
-            What the callers get; None when the node turned out to have done its work, so that the
-            operation is to be finished as a success.
+            What the callers get; None when the operation goes on with the steps that are left: the
+            node turned out to have done its work, or there is another way to resume.
 
         Raises:
             AteError: The store or the node does not answer: the operation stays, recovery goes on.
         """
-        action = verdict(state.verb, state.begun.origin, state.source, state.begun.policy, error)
+        action = verdict(
+            state.verb,
+            state.begun.origin,
+            state.source,
+            state.begun.policy,
+            error,
+            fallback=state.spec.golden_fallback,
+        )
         if action is Action.BACK and state.unsure and not state.uploads:
             action = Action.RESET if state.verb is Verb.RESUME else Action.CANCEL
         if action is Action.CANCEL:
@@ -60,6 +69,8 @@ class Settlement:
             return await self._park(state, error, copy)
         if action is Action.CRASH:
             return await self._crash_unless_made(state, error)
+        if action in {Action.BOOT, Action.REFUSE}:
+            return await self._without_golden(state, error, action)
         freed = action is Action.BACK or await self._reset(state)
         return await self._back(state, error, freed=freed)
 
@@ -90,6 +101,22 @@ class Settlement:
             ),
         )
         return _as_failure(error, actor)
+
+    async def _without_golden(
+        self, state: OperationState, error: AteError, action: Action
+    ) -> AteError | None:
+        """Give up the golden snapshot; go on on a worker that is proved clean, or back."""
+        # First of all: who takes the operation over is not to try it again.
+        refused = await self.golden.give_up(state, error, action)
+        untouched = error.report.sandbox in {Sandbox.UNTOUCHED, Sandbox.GONE}
+        clean = (untouched and not state.unsure) or await self._reset(state)
+        if not clean:
+            msg = f"cannot resume {state.ref}: {error.message}, and {_UNPROVED}"
+            refused = AteError(Reason.NODE_UNAVAILABLE, msg)
+        if refused is not None:
+            return await self._back(state, refused, freed=clean)
+        state.unsure = False
+        return None
 
     async def _park(self, state: OperationState, error: AteError, copy: SnapshotRow) -> AteError:
         """Leave the actor PAUSED with the copy on its node, and have it uploaded later.

@@ -4,7 +4,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from ateapi.lifecycle import FailurePolicy, Status, Verb
-from ateapi.store.rows import ActorRef, ActorRow, OperationRow, SnapshotRow, WorkerRow
+from ateapi.store.rows import (
+    ActorRef,
+    ActorRow,
+    GoldenRow,
+    OperationRow,
+    SnapshotRow,
+    WorkerRow,
+)
 from ateapi.template import Template
 from ateapi.workflow.verdict import Source
 from ateerrors.errors import AteError
@@ -70,6 +77,8 @@ class OperationState:
         operation: What begin wrote; its claim and boot id are renewed when they change.
         actor: As begin left it.
         worker: Claimed (resume) or held (suspend, pause of RUNNING).
+        golden: Resume: what the actor begins with, having no snapshot; None: its image.
+        goldens_broken: How many of these could not be restored.
         outcome: Set: there is nothing left to do.
         node_done: The node call succeeded: what fails from here on is only writing it down.
         snapshot: What the node made.
@@ -90,6 +99,8 @@ class OperationState:
     actor: ActorRow | None = None
     worker: WorkerRow | None = None
     template: Template | None = None
+    golden: GoldenRow | None = None
+    goldens_broken: int = 0
     outcome: Outcome | None = None
     node_done: bool = False
     snapshot: SnapshotRow | None = None
@@ -115,7 +126,16 @@ class OperationState:
     @property
     def source(self) -> Source:
         """Where a resume takes the state from."""
-        return Source.OWN if self.row.snapshot is not None else Source.BOOT
+        if self.row.snapshot is not None:
+            return Source.OWN
+        return Source.GOLDEN if self.golden is not None else Source.BOOT
+
+    @property
+    def restores(self) -> SnapshotRow | None:
+        """The snapshot that a resume restores; None: it boots."""
+        if self.row.snapshot is not None:
+            return self.row.snapshot
+        return self.golden.snapshot if self.golden is not None else None
 
     @property
     def uploads(self) -> bool:

@@ -7,7 +7,7 @@ restored. Anything else leaves the actor where it was.
 import enum
 from typing import Final
 
-from ateapi.lifecycle import FailurePolicy, Status, Verb
+from ateapi.lifecycle import FailurePolicy, GoldenFallback, Status, Verb
 from ateerrors.errors import AteError
 from ateerrors.reason import Crashes, Reason
 from ateerrors.report import Copy, Sandbox
@@ -17,6 +17,8 @@ class Source(enum.StrEnum):
     """Where a resume takes the actor's state from."""
 
     OWN = "own"
+    # The template's: the actor has none of its own.
+    GOLDEN = "golden"
     BOOT = "boot"
 
 
@@ -27,6 +29,10 @@ class Action(enum.StrEnum):
     BACK = "back"
     # Resume: have the node prove the sandbox gone, then back.
     RESET = "reset"
+    # Resume: the golden snapshot is broken, which is written down; on with a boot from the image.
+    BOOT = "boot"
+    # Resume: the golden snapshot is broken, which is written down; then back.
+    REFUSE = "refuse"
     # Suspend, pause: ask the node what there is: a complete snapshot, a live sandbox, or nothing.
     CANCEL = "cancel"
     # Suspend: PAUSED with the verified copy on the node, uploaded later.
@@ -34,14 +40,20 @@ class Action(enum.StrEnum):
     CRASH = "crash"
 
 
-# A resume that finds its snapshot in one of these ways has no state to go back to.
+# A resume that finds its own snapshot in one of these ways has no state to go back to.
 _SNAPSHOT_GONE: Final = frozenset(
     {Reason.SNAPSHOT_NOT_FOUND, Reason.SNAPSHOT_CORRUPT, Reason.RUNTIME_RESTORE_FAILED}
 )
 
 
-def verdict(
-    verb: Verb, origin: Status, source: Source, policy: FailurePolicy, error: AteError
+def verdict(  # noqa: PLR0913  # the columns of the table
+    verb: Verb,
+    origin: Status,
+    source: Source,
+    policy: FailurePolicy,
+    error: AteError,
+    *,
+    fallback: GoldenFallback = GoldenFallback.BOOT,
 ) -> Action:
     """Decide from the facts that the node reported with the error.
 
@@ -51,18 +63,21 @@ def verdict(
         source: Of a resume: what was to be restored.
         policy: Of a suspend or pause: what becomes of a live sandbox that could not be saved.
         error: What failed, with the node's report.
+        fallback: Of a resume: what follows a golden snapshot that cannot be restored.
     """
     if verb is Verb.RESUME:
-        return _resume(source, error)
+        return _resume(source, fallback, error)
     if origin is Status.PAUSED:
         return Action.CRASH if _says_gone(error) else Action.BACK
     return _checkpoint(verb, policy, error)
 
 
-def _resume(source: Source, error: AteError) -> Action:
-    # An actor that boots from its image has no state to lose.
+def _resume(source: Source, fallback: GoldenFallback, error: AteError) -> Action:
+    # Only an actor with a snapshot of its own has a state to lose.
     if source is Source.OWN and _says_gone(error):
         return Action.CRASH
+    if source is Source.GOLDEN and _says_gone(error):
+        return Action.BOOT if fallback is GoldenFallback.BOOT else Action.REFUSE
     untouched = error.report.sandbox in {Sandbox.UNTOUCHED, Sandbox.GONE}
     return Action.BACK if untouched else Action.RESET
 

@@ -13,6 +13,8 @@ import pytest
 
 from ateapi import service
 from ateapi.catalog import Catalog
+from ateapi.fleet import Fleet
+from ateapi.golden import GoldenSnapshots
 from ateapi.lifecycle import FailurePolicy, Status, Verb
 from ateapi.node_client import NodeClients
 from ateapi.store import rows
@@ -171,7 +173,8 @@ class Api:
             self.nodes,
             is_silent=self.silent.__contains__,
         )
-        rpc.add_CatalogServicer_to_server(Catalog(store, self._changed), self.server.grpc)
+        golden = GoldenSnapshots(store, self.nodes, Fleet(store))
+        rpc.add_CatalogServicer_to_server(Catalog(store, golden, self._changed), self.server.grpc)
         self.server.reflect((*names, "ateapi.Catalog"))
         self.channel = channels.open_channel(self.server.bind(f"unix:{path}"))
         self.actors = rpc.ActorServiceStub(self.channel)
