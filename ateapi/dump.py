@@ -214,7 +214,7 @@ class Dumps:
     ) -> AsyncGenerator[Part, None]:
         request = atelet_pb2.DumpRequest(actor_uid=actor_uid)
         for row in snapshots:
-            source = request.sources.add(name=f"snapshots/{row.snapshot_id}")
+            source = request.sources.add(name=row.snapshot_id)
             if row.kind is SnapshotKind.LOCAL:
                 source.local_config.snapshot_prefix = row.location
             else:

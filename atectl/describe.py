@@ -19,7 +19,7 @@ from atepb import ateapi_pb2 as pb
 
 # The last ones of an actor that are shown; `ate get events` has all.
 _EVENTS: Final = 10
-_LABEL_WIDTH: Final = 15
+_LABEL_WIDTH: Final = 16
 # Exit codes above it are of a program that a signal ended (wait(2), as shells say it).
 _SIGNALLED: Final = 128
 # What is said of each event; their actor is known.

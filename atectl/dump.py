@@ -21,8 +21,8 @@ from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
 
 STDOUT: Final = "-"
-# What is missing, and why; the service writes it.
-_NOTES: Final = "NOTES.txt"
+# What is missing, and why: the service and nodes write such files.
+_NOTES: Final = frozenset({"NOTES.txt", "ERROR.txt"})
 _MOST_NOTES_BYTES: Final = 64 * 1024
 _FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -73,20 +73,41 @@ class _Done:
 
 async def _fetch(session: Session, request: pb.DumpActorRequest, to: IO[bytes]) -> _Done:
     tar = TarStream(to)
-    notes = bytearray()
-    reading_notes = False
+    notes = _Notes()
     async with contextlib.aclosing(session.stream(session.actors.DumpActor, request)) as parts:
         async for part in parts:
             if part.HasField("file"):
-                reading_notes = part.file.path == _NOTES
                 tar.begin(part.file.path, part.file.size_bytes)
-                continue
-            tar.add(part.data)
-            if reading_notes and len(notes) < _MOST_NOTES_BYTES:
-                notes += part.data
+                notes.begin(part.file.path)
+            else:
+                tar.add(part.data)
+                notes.add(part.data)
     tar.end()
-    lines = [output.clean(line) for line in notes.decode(errors="replace").splitlines()]
-    return _Done(tar.files, tar.size_bytes, lines)
+    return _Done(tar.files, tar.size_bytes, notes.lines())
+
+
+class _Notes:
+    """Reads the files that say what is missing, while they pass by."""
+
+    def __init__(self) -> None:
+        # {folder: text}
+        self._texts: dict[str, bytearray] = {}
+        self._now: bytearray | None = None
+
+    def begin(self, path: str) -> None:
+        folder, _, name = path.rpartition("/")
+        self._now = self._texts.setdefault(folder, bytearray()) if name in _NOTES else None
+
+    def add(self, data: bytes) -> None:
+        if self._now is not None and len(self._now) < _MOST_NOTES_BYTES:
+            self._now += data
+
+    def lines(self) -> list[str]:
+        return [
+            output.clean(f"{folder}: {line}" if folder else line)
+            for folder, text in self._texts.items()
+            for line in text.decode(errors="replace").splitlines()
+        ]
 
 
 def _check_no_terminal() -> None:

@@ -108,9 +108,9 @@ def state_of(info: pb.SnapshotInfo) -> str:
 
 
 def where_of(info: pb.SnapshotInfo) -> str:
-    """Return where a snapshot is: the name of its node, or `external`."""
+    """Return where a snapshot is: `node/NAME`, or `external`."""
     if info.type == pb.SNAPSHOT_TYPE_LOCAL:
-        return ",".join(info.local.node_vms_with_local_snapshots)
+        return ",".join(f"node/{name}" for name in info.local.node_vms_with_local_snapshots)
     return "external"
 
 

@@ -347,7 +347,7 @@ async def test_a_dump_has_the_records_and_what_the_node_keeps(api: Api, node: At
     row = await api.store.actor(BOB)
     assert asked.actor_uid == row.uid
     (source,) = asked.sources
-    assert source.name == f"snapshots/{snapshot_id}"
+    assert source.name == snapshot_id
     assert source.local_config.snapshot_prefix == snapshot_id
 
 

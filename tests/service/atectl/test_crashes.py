@@ -235,7 +235,7 @@ async def test_snapshots_say_which_can_be_used_and_which_is_current(
     add_snapshots(control)
     assert rows((await ate("get", "snapshots", "counter", "-a", "demo")).out) == [
         ["ACTOR", "SNAPSHOT", "STATE", "CURRENT", "WHERE", "SIZE", "AGE"],
-        ["demo/counter", "s3", "salvage", "-", "node-a", "16.0MB", "5m"],
+        ["demo/counter", "s3", "salvage", "-", "node/node-a", "16.0MB", "5m"],
         ["demo/counter", "s2", "bad", "yes", "external", "16.0MB", "5m"],
         ["demo/counter", "s1", "good", "-", "external", "16.0MB", "5m"],
     ]
@@ -321,7 +321,7 @@ async def test_describe_tells_everything_about_a_crash(ate: Ate, control: Contro
     assert said["  In a row"] == "2 crashes"
     assert said["  Exit code"] == "137 (SIGKILL)"
     assert said["  Last good"] == "s1 (external, 16.0MB, 5m ago)"
-    assert said["  Salvage"] == "s3 (node-a, 16.0MB, 5m ago)"
+    assert said["  Salvage"] == "s3 (node/node-a, 16.0MB, 5m ago)"
     at = lines.index("  Last output:")
     assert lines[at + 1 : at + 3] == ["    | first line", "    | last  [2Jline"]
     at = lines.index("Next:")
@@ -359,15 +359,15 @@ async def test_describe_of_an_actor_at_work_and_of_one_that_waits(
         worker_selector=pb.Selector(match_labels={"b": "2", "a": "1"}),
     )
     out = (await ate("describe", *COUNTER)).out
-    assert "Worker:        local-0 of pool default/local, on node node-a\n" in out
-    assert "Address:       198.18.0.2\n" in out
-    assert "Selector:      a=1,b=2\n" in out
-    assert "Policies:      of a revision of the template that was replaced or deleted" in out
+    assert "Worker:         local-0 of pool default/local, on node node-a\n" in out
+    assert "Address:        198.18.0.2\n" in out
+    assert "Selector:       a=1,b=2\n" in out
+    assert "Policies:       of a revision of the template that was replaced or deleted" in out
     assert "Crash" not in out
     assert "Next" not in out
 
     control.actors.add("demo", "counter", status=pb.Actor.STATUS_PAUSED, upload_pending=True)
-    assert "Upload:        pending" in (await ate("describe", *COUNTER)).out
+    assert "Upload:         pending" in (await ate("describe", *COUNTER)).out
 
 
 async def test_describe_of_nobody(ate: Ate) -> None:

@@ -66,10 +66,18 @@ async def test_what_is_missing_in_a_dump_is_told(
     ate: Ate, control: Control, tmp_path: Path
 ) -> None:
     control.actors.add("demo", "counter")
-    control.actors.dump = [*WHOLE, *file("NOTES.txt", b"node node-b is away\x1b\nand more\n")]
+    control.actors.dump = [
+        *WHOLE,
+        *file("s1/ERROR.txt", b"pages.img: zeros from byte 7 on\n"),
+        *file("NOTES.txt", b"node node-b is away\x1b\nand more\n"),
+    ]
     result = await ate("dump", *COUNTER, "--to", str(tmp_path / "counter.tar"))
     assert result.code == 0
-    assert result.err == "note: node node-b is away \nnote: and more\n"
+    assert result.err.splitlines() == [
+        "note: s1: pages.img: zeros from byte 7 on",
+        "note: node node-b is away ",
+        "note: and more",
+    ]
 
 
 BROKEN: dict[str, list[pb.DumpActorResponse | AteError]] = {
