@@ -8,7 +8,6 @@ import pytest
 
 from ateapi.lifecycle import Status, Verb
 from ateapi.store.rows import Finish, SnapshotKind, SnapshotRow, WorkerFate, WorkerStatus
-from ateapi.store.snapshots import KEPT
 from tests.contracts.store_lab import (
     BOB,
     OWNER,
@@ -130,7 +129,7 @@ class Life:
         newest = [it for it in reversed(self.good.values()) if it.snapshot_id not in self.gone]
         durable = [it for it in newest if it.kind is SnapshotKind.EXTERNAL]
         # Three durable ones; and before anything else the very newest, wherever it is.
-        for it in [*durable[:KEPT], *newest[:1]]:
+        for it in [*durable[:3], *newest[:1]]:
             assert it.snapshot_id in kept
         if row.crash is not None and row.crash.salvage_snapshot:
             assert row.crash.salvage_snapshot in kept
