@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ateom.netdev import found, remove
 from ateom.network import HostNetwork
 from bench.http import first_answer
 from bench.processes import run
@@ -54,7 +55,7 @@ class Bare:
         try:
             yield
         finally:
-            await self._network.tear_down()
+            await remove(await found(self._folder))
             with contextlib.suppress(OSError):
                 await run("umount", str(self._folder / "root" / "null-netns"))
 
