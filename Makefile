@@ -42,7 +42,7 @@ proto-check: $(DEV) ## generated code in atepb/ is what proto/ says
 	@$(PY) tools/gen_protos.py --check
 
 docs-check: $(DEV) ## generated parts of docs/ are what the code says
-	@$(PY) tools/gen_docs.py --check
+	@$(PY) -m tools.gen_docs --check
 
 lint: $(DEV) ## ruff and the import contracts
 	@ruff check . && ruff format --check . && lint-imports
@@ -60,7 +60,7 @@ proto: $(DEV) ## generate atepb/ from proto/
 	@$(PY) tools/gen_protos.py
 
 docs: $(DEV) ## generate docs/errors.md and the state diagram
-	@$(PY) tools/gen_docs.py
+	@$(PY) -m tools.gen_docs
 
 fmt: $(DEV) ## format and mend what can be mended
 	@ruff check --fix-only . ; ruff format .

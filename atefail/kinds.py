@@ -10,7 +10,7 @@ class Kind(enum.Enum):
     CALL = "call"
     """A call to another of our programs, or work that consists of such: an AteError."""
     STORE = "store"
-    """A verb of the database: an AteError."""
+    """A verb of the database or of a store of snapshots: an AteError, STORAGE_UNAVAILABLE."""
     SYSTEM = "system"
     """Files and processes of this machine: an OSError."""
     SERVED = "served"

@@ -13,9 +13,12 @@ from typing import Final
 
 from ateapi import lifecycle
 from ateerrors.reason import COMMON, METADATA, RULES
+from tools.failpoints import ROOT, Point, points
 
-DOCS: Final = Path(__file__).resolve().parent.parent / "docs"
-_PART: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+DOCS: Final = ROOT / "docs"
+# Not a page, but made from the code in the same way.
+CATALOG: Final = ROOT / "atefail" / "catalog.py"
+_PART: Final = re.compile(r"(<!-- generated: (\w+) -->\n).*?((?:# )?<!-- end -->\n)", re.DOTALL)
 
 
 def reasons() -> str:
@@ -58,6 +61,29 @@ def states() -> str:
     return f"```mermaid\n{lifecycle.to_mermaid()}\n```\n"
 
 
+def failpoints() -> str:
+    """Return the tables of all failpoints, one a program."""
+    found = points()
+    parts = []
+    for program in dict.fromkeys(point.name.partition(".")[0] for point in found):
+        own = [point for point in found if point.name.startswith(f"{program}.")]
+        rows = [(f"`{point.name}`", point.kind.value, _place(point)) for point in own]
+        table = _table(("name", "kind", "where"), rows)
+        parts.append(f"### {program} ({len(own)})\n\n{table}")
+    return "\n".join(parts)
+
+
+def catalog() -> str:
+    """Return the catalog of all failpoints, as Python."""
+    names = {point.name: point.kind for point in points()}
+    lines = [f'    "{name}": Kind.{kind.name},\n' for name, kind in names.items()]
+    return f"CATALOG: Final[Mapping[str, Kind]] = {{\n{''.join(lines)}}}\n"
+
+
+def _place(point: Point) -> str:
+    return f"{point.path} `{point.scope}`" if point.scope else point.path
+
+
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -67,6 +93,8 @@ PARTS: Final[Mapping[str, Callable[[], str]]] = {
     "reasons": reasons,
     "metadata": metadata,
     "states": states,
+    "failpoints": failpoints,
+    "catalog": catalog,
 }
 
 
@@ -77,7 +105,7 @@ def updated(page: str) -> str:
 
 def pages() -> dict[Path, str]:
     """Return {page: what it should be} of all pages with generated parts."""
-    texts = {path: path.read_text() for path in sorted(DOCS.rglob("*.md"))}
+    texts = {path: path.read_text() for path in (*sorted(DOCS.rglob("*.md")), CATALOG)}
     return {path: updated(text) for path, text in texts.items() if _PART.search(text)}
 
 
