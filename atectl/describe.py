@@ -144,8 +144,8 @@ def _crash(crash: pb.CrashRecord, snapshots: Sequence[Kept]) -> Iterator[Line]:
     yield "Reason", crash.reason
     yield "Message", crash.message
     yield "Time", _ago(crash.time)
-    during = [crash.verb, f"step {crash.step}" if crash.step else ""]
-    yield "During", ", ".join(filter(None, during)) or "no operation: it was RUNNING"
+    step = f", step {crash.step}" if crash.step else ""
+    yield "During", f"{crash.verb or 'no operation: it was RUNNING'}{step}"
     if crash.operation_id:
         yield "Operation", crash.operation_id
     where = [f"node {crash.node_name or crash.node_id}" if crash.node_id else crash.node_name]

@@ -90,7 +90,7 @@ class _Notes:
     """Reads the files that say what is missing, while they pass by."""
 
     def __init__(self) -> None:
-        # {folder: text}
+        # By folder.
         self._texts: dict[str, bytearray] = {}
         self._now: bytearray | None = None
 

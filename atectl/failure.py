@@ -31,9 +31,9 @@ def line_of(exc: AteError) -> str:
 
 
 def _status_of(exc: AteError) -> str:
-    """Return the status that an actor has now, where the message does not say it."""
+    """Return the status that an operation left its actor in, where the message does not say it."""
     status = exc.metadata.get("actorStatus", "").removeprefix("STATUS_")
-    if not status or status in exc.message:
+    if not status or status in exc.message or "operation" not in exc.metadata:
         return ""
     actor, atespace = exc.metadata.get("actor"), exc.metadata.get("atespace")
     if status == "CRASHED" and actor and atespace:

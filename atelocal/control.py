@@ -29,7 +29,7 @@ _UNDER_WAY: Final = frozenset(
 # A part that is just being started again is not the actor's fault.
 _AGAIN: Final = frozenset({Reason.OPERATION_IN_PROGRESS, Reason.NODE_UNAVAILABLE})
 # How often an actor that goes on running after a failure is tried.
-_TRIES: Final = 3
+_TRIES: Final = 2
 
 
 @dataclass(slots=True)
@@ -124,7 +124,7 @@ class Control:
     async def suspend_all(self, limit_s: float, say: Say) -> Suspension:
         """Suspend every running actor, some at a time; failures are said and do not stop it.
 
-        One that cannot be uploaded is left PAUSED with its copy on this machine.
+        One that cannot be is left PAUSED, with its snapshot on this machine, if that can be.
         """
         done = Suspension()
         # What is not at rest yet.
@@ -170,23 +170,24 @@ class Control:
         name = _name(actor)
         async with gate:
             error = await self._suspended(actor, limit_s)
+            saved_here = error is not None and await self._saved_here(actor, error, limit_s)
         if error is None:
             done.suspended.append(name)
             say(f"{name} is suspended")
             return
         why = f"{error.message} ({error.reason})"
-        status = error.metadata.get("actorStatus", "")
-        if status == "STATUS_PAUSED":
+        if saved_here:
             done.paused[name] = why
             say(f"{name} is paused: {why}")
             return
-        done.failed[name] = f"it is CRASHED: {why}" if status == "STATUS_CRASHED" else why
+        is_crashed = _status_after(error) == "STATUS_CRASHED"
+        done.failed[name] = f"it is CRASHED: {why}" if is_crashed else why
         say(f"{name} could not be suspended: {done.failed[name]}")
 
     async def _suspended(self, actor: pb.Actor, limit_s: float) -> AteError | None:
         """Suspend an actor; returns why it is not SUSPENDED."""
         request = pb.SuspendActorRequest(
-            actor_ref=pb.ActorRef(atespace=actor.atespace, name=actor.actor_id),
+            actor_ref=_ref(actor),
             # Its worker has to go: what could be saved is worth more than a crash.
             on_failure=pb.FAILURE_POLICY_PAUSE,
         )
@@ -195,14 +196,36 @@ class Control:
             try:
                 await channels.call(self._stub.SuspendActor, request, timeout_s=limit_s)
             except AteError as exc:
-                goes_on = exc.metadata.get("actorStatus") == "STATUS_RUNNING"
                 if exc.reason not in _AGAIN:
+                    goes_on = _status_after(exc) == "STATUS_RUNNING"
                     if not goes_on or exc.retry_s is None or tries == _TRIES:
                         return exc
                     tries += 1
             else:
                 return None
             await asyncio.sleep(self._pause_s)
+
+    async def _saved_here(self, actor: pb.Actor, error: AteError, limit_s: float) -> bool:
+        """Whether an actor that could not be suspended is saved on this machine at least."""
+        if _status_after(error) != "STATUS_RUNNING":
+            return _status_after(error) == "STATUS_PAUSED"
+        request = pb.PauseActorRequest(
+            actor_ref=_ref(actor), on_failure=pb.FAILURE_POLICY_KEEP_RUNNING
+        )
+        try:
+            await channels.call(self._stub.PauseActor, request, timeout_s=limit_s)
+        except AteError:
+            # Why it could not be suspended says more.
+            return False
+        return True
+
+
+def _status_after(error: AteError) -> str:
+    return error.metadata.get("actorStatus", "")
+
+
+def _ref(actor: pb.Actor) -> pb.ActorRef:
+    return pb.ActorRef(atespace=actor.atespace, name=actor.actor_id)
 
 
 def _missing(name: str, worker: pb.Worker | None) -> str:

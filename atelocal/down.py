@@ -40,7 +40,7 @@ def run(home: Folder, *, now: bool) -> int:
         click.echo(f"{name} is suspended")
     for line in stopped.paused:
         name, _, why = line.partition(": ")
-        click.echo(f"{name} is paused: saved here, uploaded after the next `ate up` ({why})")
+        click.echo(f"{name} is paused: saved on this machine only, since {why}")
     for line in stopped.failed:
         click.echo(f"ate: could not suspend {line}; what it had not saved is lost", err=True)
     for line in stopped.left:

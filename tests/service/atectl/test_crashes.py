@@ -69,7 +69,12 @@ async def test_on_failure_is_passed_on(ate: Ate, control: Control, verb: str) ->
 
 
 async def test_an_error_says_what_became_of_the_actor(ate: Ate, control: Control) -> None:
-    metadata = {"actor": "counter", "atespace": "demo", "actorStatus": "STATUS_CRASHED"}
+    metadata = {
+        "actor": "counter",
+        "atespace": "demo",
+        "operation": "o1",
+        "actorStatus": "STATUS_CRASHED",
+    }
     control.actors.fail = AteError(
         Reason.SNAPSHOT_UPLOAD_FAILED, "cannot suspend demo/counter: no room", metadata=metadata
     )
@@ -82,6 +87,11 @@ async def test_an_error_says_what_became_of_the_actor(ate: Ate, control: Control
     control.actors.fail.metadata["actorStatus"] = "STATUS_PAUSED"
     assert (await ate("suspend", *COUNTER)).err == (
         "ate: cannot suspend demo/counter: no room; it is PAUSED (SNAPSHOT_UPLOAD_FAILED)\n"
+    )
+    # What no operation brought about is no news.
+    del control.actors.fail.metadata["operation"]
+    assert (await ate("suspend", *COUNTER)).err == (
+        "ate: cannot suspend demo/counter: no room (SNAPSHOT_UPLOAD_FAILED)\n"
     )
     # What says it itself is not told twice.
     control.actors.fail = AteError(

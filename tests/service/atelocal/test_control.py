@@ -28,6 +28,7 @@ class Actors(rpc.ActorServiceServicer):
         self.workers: list[pb.Worker] = []
         self.on_suspend: Suspending = lambda _: None
         self.policies: list[int] = []
+        self.pausable = False
         self.hold: asyncio.Event | None = None
         # Calls wait on `hold`, until so many are under way.
         self.hold_until = 1000
@@ -67,6 +68,16 @@ class Actors(rpc.ActorServiceServicer):
             self.at_once -= 1
         actor.status = pb.Actor.STATUS_SUSPENDED
         return pb.SuspendActorResponse(actor=actor)
+
+    async def PauseActor(
+        self, request: pb.PauseActorRequest, context: Context
+    ) -> pb.PauseActorResponse:
+        if not self.pausable:
+            raise AteError(Reason.SNAPSHOT_SAVE_FAILED, "no room here either")
+        self.policies.append(request.on_failure)
+        actor = self.actors[request.actor_ref.name]
+        actor.status = pb.Actor.STATUS_PAUSED
+        return pb.PauseActorResponse(actor=actor)
 
 
 @pytest.fixture
@@ -139,7 +150,7 @@ def failing(status: str, reason: Reason = Reason.SNAPSHOT_UPLOAD_FAILED) -> Susp
     [
         ("CRASHED", 1, {}, {"demo/a": "it is CRASHED: no room (SNAPSHOT_UPLOAD_FAILED)"}),
         ("PAUSED", 1, {"demo/a": "no room (SNAPSHOT_UPLOAD_FAILED)"}, {}),
-        ("RUNNING", 3, {}, {"demo/a": "no room (SNAPSHOT_UPLOAD_FAILED)"}),
+        ("RUNNING", 2, {}, {"demo/a": "no room (SNAPSHOT_UPLOAD_FAILED)"}),
     ],
 )
 async def test_of_each_actor_it_is_said_what_became_of_it(
@@ -160,6 +171,20 @@ async def test_of_each_actor_it_is_said_what_became_of_it(
     assert len(actors.policies) == tried + 1
     words = "is paused" if paused else "could not be suspended"
     assert f"demo/a {words}: {(paused or failed)['demo/a']}" in said
+
+
+async def test_one_that_cannot_be_suspended_is_paused(
+    target: str, actors: Actors, said: list[str]
+) -> None:
+    """What is on this machine is there at the next start."""
+    actors.on_suspend = failing("RUNNING", Reason.TEMPLATE_INVALID)
+    actors.pausable = True
+    actors.add("a", pb.Actor.STATUS_RUNNING)
+    async with control.connected(target, pause_s=0.01) as service:
+        done = await service.suspend_all(5, said.append)
+    assert (done.paused, done.failed) == ({"demo/a": "no room (TEMPLATE_INVALID)"}, {})
+    assert actors.actors["a"].status == pb.Actor.STATUS_PAUSED
+    assert actors.policies[-1] == pb.FAILURE_POLICY_KEEP_RUNNING
 
 
 async def test_a_failure_that_passes_is_tried_again(
