@@ -78,9 +78,11 @@ class _Watch:
         now = self._clock()
         self._deadline = (now if began_s is None else began_s) + endurance.upload_limit_s
         self._looked_at = now
-        self._idle_s = 0.0
+        # Without progress: in attempts that ended, and between them; in this one up to now.
+        self._lost_s = self._still_s = 0.0
         # Bytes of this attempt, of it when last looked at, of the attempt that came furthest.
         self._count = self._seen = self._furthest = 0
+        self._failure = ""
 
     def placed(self, count: int) -> None:
         """Count bytes; called from the thread that places them."""
@@ -89,7 +91,8 @@ class _Watch:
     def is_over(self) -> bool:
         """Whether it stood still for too long, or takes too long in all."""
         self._look()
-        return self._idle_s >= self._endurance.upload_stall_s or self._clock() >= self._deadline
+        idle_s = self._lost_s + self._still_s
+        return idle_s >= self._endurance.upload_stall_s or self._clock() >= self._deadline
 
     async def attempt(self, place: Callable[[], Awaitable[None]]) -> None:
         """Make one attempt; end it when there is no progress.
@@ -98,6 +101,7 @@ class _Watch:
             AteError: Also STORAGE_UNAVAILABLE: it was ended.
         """
         self._look()
+        self._lost_s, self._still_s = self._lost_s + self._still_s, 0.0
         self._count = self._seen = 0
         task = asyncio.ensure_future(place())
         try:
@@ -108,20 +112,27 @@ class _Watch:
                     raise unavailable(self._why())
         finally:
             await end([task])
-        task.result()
+        try:
+            task.result()
+        except AteError as exc:
+            self._failure = f"; before, {exc.message}"
+            raise
 
     def _look(self) -> None:
         now, count = self._clock(), self._count
+        if count > self._seen:
+            self._still_s = 0.0
+        else:
+            self._still_s += now - self._looked_at
         if count > self._furthest:
-            self._furthest, self._idle_s = count, 0.0
-        elif count <= self._seen:
-            self._idle_s += now - self._looked_at
+            self._furthest, self._lost_s = count, 0.0
         self._seen, self._looked_at = count, now
 
     def _why(self) -> str:
         if self._clock() >= self._deadline:
-            return f"it was not complete after {self._endurance.upload_limit_s:.0f} s"
-        return f"there was no progress for {self._endurance.upload_stall_s:.0f} s"
+            limit_s = self._endurance.upload_limit_s
+            return f"it was not complete after {limit_s:.0f} s{self._failure}"
+        return f"there was no progress for {self._endurance.upload_stall_s:.0f} s{self._failure}"
 
 
 def _log(target: Place, state: tenacity.RetryCallState) -> None:
