@@ -9,9 +9,11 @@ from ateapi.store.finish import CALM_MS
 from ateapi.store.rows import (
     ActorRef,
     ActorRow,
+    Finish,
     Revert,
     SnapshotKind,
     Unknown,
+    WorkerFate,
     WorkerRow,
     WorkerStatus,
 )
@@ -218,6 +220,34 @@ class SalvageContract:
         row = await lab.store.actor(BOB)
         assert row.crash is not None
         assert row.crash.last_good_snapshot == ""
+        await lab.check()
+
+    async def test_salvage_that_no_record_offers_goes_silently(self, lab: Lab) -> None:
+        await lab.prepare()
+        await lab.do(Verb.RESUME)
+        row = await lab.suspend_in_vain()
+        assert row.crash is not None
+        salvage = row.crash.salvage_snapshot
+        await released(lab)
+        await lab.revert("")
+        good = await suspended(lab)
+        before, revision = await lab.store.actor(BOB), await lab.store.revision()
+        assert [it.snapshot_id for it in await kept(lab)] == [salvage, good.snapshot_id]
+        assert await lab.store.condemn_salvage(0) == [salvage]
+        assert await lab.store.actor(BOB) == before
+        assert await lab.store.revision() == revision
+        # Nor when a later crash offers something else.
+        await lab.do(Verb.RESUME)
+        row = await lab.suspend_in_vain(created_ms=1)
+        assert row.crash is not None
+        first = row.crash.salvage_snapshot
+        await released(lab)
+        await lab.revert(good.snapshot_id)
+        row = await exits(lab)
+        assert row.crash is not None
+        assert row.crash.last_good_snapshot == good.snapshot_id
+        assert await lab.store.condemn_salvage(0) == [first]
+        assert await lab.store.actor(BOB) == row
         await lab.check()
 
     async def test_newest_salvage_of_an_actor_is_kept(self, lab: Lab) -> None:
@@ -444,6 +474,15 @@ class LostAssignmentContract:
         await lab.store.finish(operation.operation_id, OWNER, lost(operation))
         assert (await lab.worker()).status is WorkerStatus.QUARANTINED
         await lab.check()
+
+    async def test_operation_whose_worker_was_lost_cannot_end_running(self, lab: Lab) -> None:
+        await lab.prepare()
+        begun = await lab.begin(Verb.RESUME)
+        await lab.sql("update operations set worker_uid = null")
+        running = Finish(Status.RUNNING, WorkerFate.KEEP)
+        with pytest.raises(ValueError, match="RUNNING without a worker"):
+            await lab.store.finish(begun.operation.operation_id, OWNER, running)
+        assert await lab.store.actor(BOB) == begun.actor
 
     async def test_end_of_an_operation_frees_no_worker_of_another(self, lab: Lab) -> None:
         await lab.prepare("bob", "eve")
