@@ -332,12 +332,12 @@ def _told(state: OperationState, error: AteError) -> AteError:
 
 
 def _snapshot_id(state: OperationState) -> str:
-    """Return the actor's snapshot that an operation reads, or the one that it writes."""
+    """Return the snapshot that an operation reads, or the one that it writes."""
     if state.operation is None or state.actor is None:
         return ""
     if state.verb is not Verb.RESUME and not state.uploads:
         return state.operation.snapshot_id
-    return state.actor.snapshot.snapshot_id if state.actor.snapshot is not None else ""
+    return state.restores.snapshot_id if state.restores is not None else ""
 
 
 def _log_failure(state: OperationState, failure: AteError) -> None:

@@ -43,9 +43,9 @@ class Control:
     actors: "rpc.ActorServiceAsyncStub"
     catalog: "rpc.CatalogAsyncStub"
 
-    async def apply(self, document: str) -> pb.Resource:
+    async def apply(self, document: str, *, replace: bool = False) -> pb.Resource:
         message = json_format.ParseDict(yaml.safe_load(document), struct_pb2.Struct())
-        request = pb.ApplyRequest(document=message)
+        request = pb.ApplyRequest(document=message, replace=replace)
         return (await call(self.catalog.Apply, request, timeout_s=5)).resource
 
     async def prepare(self, name: str = "a", atespace: str = "demo") -> pb.ActorRef:
@@ -94,6 +94,19 @@ class Control:
             actor_ref=ref, worker_selector=pb.Selector(match_labels=labels)
         )
         await call(self.actors.UpdateActor, request, timeout_s=5)
+
+    async def set_golden(self, ref: pb.ActorRef, template: str = "counter") -> pb.Resource:
+        """Make the snapshot of an actor the golden one of its template."""
+        request = pb.SetGoldenSnapshotRequest(name=template, actor_ref=ref)
+        return (await call(self.catalog.SetGoldenSnapshot, request, timeout_s=8)).resource
+
+    async def clear_golden(self, template: str = "counter") -> pb.Resource:
+        request = pb.ClearGoldenSnapshotRequest(name=template)
+        return (await call(self.catalog.ClearGoldenSnapshot, request, timeout_s=5)).resource
+
+    async def template(self, name: str = "counter") -> pb.Resource:
+        request = pb.GetResourceRequest(kind="ActorTemplate", name=name)
+        return (await call(self.catalog.GetResource, request, timeout_s=5)).resource
 
     async def sql(self, statement: str) -> None:
         """Write to the database behind the service's back."""

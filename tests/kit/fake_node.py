@@ -87,6 +87,8 @@ class FakeNode(rpc.AteomHerderServicer):
         self.logs: set[str] = set()
         # What the last Checkpoint asked for.
         self.checkpoint_request = pb.CheckpointRequest()
+        # What each Restore asked for.
+        self.restores: list[pb.RestoreRequest] = []
         self.faults: dict[str, list[Fault]] = {}
         self.calls: list[str] = []
         # What no interleaving may bring about.
@@ -113,6 +115,7 @@ class FakeNode(rpc.AteomHerderServicer):
 
     async def Restore(self, request: pb.RestoreRequest, context: Any) -> pb.RestoreResponse:
         slot = self._slot(request.target_ateom_uid)
+        self.restores.append(request)
 
         async def do() -> pb.RestoreResponse:
             where = (

@@ -3,14 +3,14 @@
 import grpc
 import pytest
 
-from ateapi.lifecycle import FailurePolicy, Status, Verb
+from ateapi.lifecycle import FailurePolicy, GoldenFallback, Status, Verb
 from ateapi.workflow.verdict import Action, Source, crash_reason, verdict
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Copy, Report, Sandbox
 
 RUNNING, PAUSED, SUSPENDED = Status.RUNNING, Status.PAUSED, Status.SUSPENDED
-OWN, BOOT = Source.OWN, Source.BOOT
+OWN, GOLDEN, BOOT = Source.OWN, Source.GOLDEN, Source.BOOT
 CRASH, KEEP, PARK = FailurePolicy.CRASH, FailurePolicy.KEEP_RUNNING, FailurePolicy.PAUSE
 
 
@@ -54,6 +54,43 @@ RESUME_ROWS = [
 def test_resume(source: Source, reason: Reason, sandbox: Sandbox, action: Action) -> None:
     assert verdict(Verb.RESUME, SUSPENDED, source, CRASH, failure(reason, sandbox)) is action
     assert verdict(Verb.RESUME, PAUSED, source, CRASH, failure(reason, sandbox)) is action
+
+
+# The golden snapshot: marked broken, and goldenFallback decides; no actor has lost anything.
+GOLDEN_ROWS = [
+    # reason, sandbox: Boot, Refuse
+    # fetching: missing or corrupt
+    (Reason.SNAPSHOT_NOT_FOUND, Sandbox.UNTOUCHED, "boot refuse"),
+    (Reason.SNAPSHOT_CORRUPT, Sandbox.UNTOUCHED, "boot refuse"),
+    # restoring: the runtime refuses it, verified, twice
+    (Reason.RUNTIME_RESTORE_FAILED, Sandbox.GONE, "boot refuse"),
+    (Reason.RUNTIME_RESTORE_FAILED, Sandbox.UNKNOWN, "boot refuse"),
+    # fetching: store down, image or asset trouble, node full, incompatible
+    (Reason.STORAGE_UNAVAILABLE, Sandbox.UNTOUCHED, "back back"),
+    (Reason.IMAGE_UNAVAILABLE, Sandbox.UNTOUCHED, "back back"),
+    (Reason.IMAGE_INVALID, Sandbox.UNTOUCHED, "back back"),
+    (Reason.ASSET_UNAVAILABLE, Sandbox.UNTOUCHED, "back back"),
+    (Reason.NODE_OUT_OF_RESOURCES, Sandbox.UNTOUCHED, "back back"),
+    (Reason.SNAPSHOT_INCOMPATIBLE, Sandbox.UNTOUCHED, "back back"),
+    # restoring: ateom unreachable, our own time-out, killed from outside, a program that exits
+    (Reason.NODE_UNAVAILABLE, Sandbox.UNKNOWN, "reset reset"),
+    (Reason.WORKER_UNREACHABLE, Sandbox.UNKNOWN, "reset reset"),
+    (Reason.DEADLINE_EXCEEDED, Sandbox.UNKNOWN, "reset reset"),
+    (Reason.CANCELLED, Sandbox.UNKNOWN, "reset reset"),
+    (Reason.NODE_UNAVAILABLE, Sandbox.GONE, "back back"),
+    # readiness
+    (Reason.WORKLOAD_NOT_READY, Sandbox.GONE, "back back"),
+    # known to be broken, and not to be gone around
+    (Reason.GOLDEN_SNAPSHOT_BROKEN, Sandbox.UNTOUCHED, "back back"),
+]
+
+
+@pytest.mark.parametrize(("reason", "sandbox", "actions"), GOLDEN_ROWS)
+def test_resume_from_the_golden_snapshot(reason: Reason, sandbox: Sandbox, actions: str) -> None:
+    error = failure(reason, sandbox)
+    for fallback, action in zip(GoldenFallback, actions.split(), strict=True):
+        decided = verdict(Verb.RESUME, SUSPENDED, GOLDEN, CRASH, error, fallback=fallback)
+        assert decided == action
 
 
 CHECKPOINT_ROWS = [
@@ -157,6 +194,7 @@ def test_a_lone_crash_actor_is_honoured_and_gets_a_reason() -> None:
     assert verdict(Verb.SUSPEND, RUNNING, OWN, KEEP, lone) is Action.CRASH
     assert verdict(Verb.RESUME, SUSPENDED, OWN, CRASH, lone) is Action.CRASH
     assert verdict(Verb.RESUME, SUSPENDED, BOOT, CRASH, lone) is not Action.CRASH
+    assert verdict(Verb.RESUME, SUSPENDED, GOLDEN, CRASH, lone) is Action.BOOT
     assert crash_reason(Verb.SUSPEND, lone) is Reason.RUNTIME_CHECKPOINT_FAILED
     assert crash_reason(Verb.RESUME, lone) is Reason.RUNTIME_RESTORE_FAILED
 
