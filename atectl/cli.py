@@ -1,6 +1,7 @@
 """`ate`: the verbs in one place."""
 
 import importlib.metadata
+from typing import Any
 
 import click
 
@@ -9,12 +10,24 @@ from atectl.apply import apply
 from atectl.connection import Where
 from atectl.describe import describe
 from atectl.dump import dump
+from atectl.failure import ReaderLeftError
 from atectl.get import get
+from atectl.golden import clear, set_
 from atectl.options import where_options
 from atectl.revert import revert
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Verbs(click.Group):
+    """Click answers a reader that went away by itself, with an exit code that says a failure."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as exc:
+            raise ReaderLeftError from exc
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @where_options
 @click.pass_context
 def cli(context: click.Context, *, endpoint: str, state_dir: str) -> None:
@@ -35,5 +48,6 @@ def version() -> None:
 for _verb in (
     local.up, local.down, local.status, apply, get, describe, dump,
     actors.create, actors.resume, actors.suspend, actors.pause, actors.delete, revert,
+    set_, clear,
 ):  # fmt: skip
     cli.add_command(_verb)

@@ -11,7 +11,7 @@ from google.protobuf import timestamp_pb2
 from atectl import history, options, output
 from atectl.connection import Session
 from atectl.history import EVENTS, Kept
-from atectl.nouns import TEMPLATE, Query, status_name
+from atectl.nouns import TEMPLATE, Query, golden_state, status_name
 from atectl.options import Service
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
@@ -138,6 +138,18 @@ def _policies(template: pb.Resource | None) -> Iterator[Line]:
     spec = output.to_dict(template.spec)
     yield "On crash", str(spec.get("onCrash", "Hold"))
     yield "Suspend fails", str(spec.get("onSuspendFailure", "Crash"))
+    if template.HasField("golden"):
+        yield "Golden", _golden(template)
+        yield "Golden fails", str(spec.get("goldenFallback", "Boot"))
+
+
+def _golden(template: pb.Resource) -> str:
+    golden = template.golden
+    state = golden_state(template)
+    if golden.reason:
+        state = f"{state} ({golden.reason}: {golden.message})"
+    of = f"{golden.actor_ref.atespace}/{golden.actor_ref.name}"
+    return f"{state}, snapshot {golden.snapshot.snapshot_id} of {of}, set {_ago(golden.set_time)}"
 
 
 def _crash(crash: pb.CrashRecord, snapshots: Sequence[Kept]) -> Iterator[Line]:

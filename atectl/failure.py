@@ -19,6 +19,10 @@ EXIT_PIPE: Final = 141
 DEBUG_ENV: Final = "ATE_DEBUG"
 
 
+class ReaderLeftError(Exception):
+    """Nobody reads what is written any more."""
+
+
 def text_of(exc: AteError) -> str:
     """Return the message; one that was cut on its way here is told from its violations again."""
     told = [f"{v.field}: {v.description}" for v in exc.violations]
@@ -56,7 +60,7 @@ def run(command: Callable[[], object]) -> int:
 
 
 def _told(exc: Exception) -> int:
-    if isinstance(exc, BrokenPipeError):
+    if isinstance(exc, BrokenPipeError | ReaderLeftError):
         # What is still in the buffer would be written, and complained about, at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_PIPE

@@ -157,6 +157,15 @@ def _spec(resource: pb.Resource, *path: str) -> str:
     return str(value)
 
 
+def golden_state(resource: pb.Resource) -> str:
+    """Return the state of a template's golden snapshot; empty: it has none."""
+    if not resource.HasField("golden"):
+        return ""
+    state = resource.golden.state
+    names = {value.number: value.name for value in pb.GoldenSnapshot.State.DESCRIPTOR.values}
+    return names.get(state, f"STATE_{state}").removeprefix("STATE_")
+
+
 def _images(resource: pb.Resource) -> str:
     containers = output.to_dict(resource.spec).get("containers") or []
     return ",".join(str(container.get("image", "")) for container in containers)
@@ -242,6 +251,7 @@ TEMPLATES: Final = _resource_noun(
         Column("CLASS", lambda item: _spec(item, "sandboxClass")),
         Column("LOCATION", lambda item: _spec(item, "snapshotsConfig", "location")),
         Column("IMAGE", _images, wide=True),
+        Column("GOLDEN", golden_state, wide=True),
     ),
 )
 POOLS: Final = _resource_noun(

@@ -1,5 +1,8 @@
 """Exit codes of the command line."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import click
@@ -58,3 +61,16 @@ def test_a_bug_shows_its_place_when_asked(
     monkeypatch.setenv("ATE_DEBUG", "1")
     failure.run(raising(RuntimeError("x")))
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_a_reader_that_went_away_is_told_as_a_shell_tells_it() -> None:
+    """In a process of its own: it puts something else in the place of its standard output."""
+    read, write = os.pipe()
+    os.close(read)
+    argv = [sys.executable, "-m", "atectl", "version"]
+    try:
+        # Python ignores SIGPIPE in its children unless it is told otherwise.
+        done = subprocess.run(argv, stdout=write, stderr=subprocess.PIPE, check=False)
+    finally:
+        os.close(write)
+    assert (done.returncode, done.stderr) == (failure.EXIT_PIPE, b"")
