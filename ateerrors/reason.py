@@ -196,7 +196,7 @@ RULES: Final[Mapping[Reason, Rule]] = {
     Reason.GOLDEN_SNAPSHOT_BROKEN: Rule(
         (_C.FAILED_PRECONDITION,),
         "the template's golden snapshot cannot be fetched or restored and booting is not allowed",
-        "rebuild the template's golden snapshot",
+        "set the template's golden snapshot again, or another one; or resume with boot",
         metadata=_SNAPSHOT,
     ),
     Reason.BOOT_FAILED: Rule(

@@ -254,6 +254,22 @@ class Catalog(rpc.CatalogServicer):
         del self.resources[request.kind, request.namespace, request.name]
         return pb.DeleteResourceResponse()
 
+    async def SetGoldenSnapshot(
+        self, request: pb.SetGoldenSnapshotRequest, context: Context
+    ) -> pb.SetGoldenSnapshotResponse:
+        resource = self.resources["ActorTemplate", request.namespace, request.name]
+        resource.golden.state = pb.GoldenSnapshot.STATE_READY
+        resource.golden.actor_ref.CopyFrom(request.actor_ref)
+        resource.golden.snapshot.snapshot_id = "s-1"
+        return pb.SetGoldenSnapshotResponse(resource=resource)
+
+    async def ClearGoldenSnapshot(
+        self, request: pb.ClearGoldenSnapshotRequest, context: Context
+    ) -> pb.ClearGoldenSnapshotResponse:
+        resource = self.resources["ActorTemplate", request.namespace, request.name]
+        resource.ClearField("golden")
+        return pb.ClearGoldenSnapshotResponse(resource=resource)
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
