@@ -57,6 +57,7 @@ class Lab:
     kind: Kind = GVISOR
     claim: int = 1
     slots: list[str] = field(default_factory=list)
+    _bundles: dict[Path, str] = field(default_factory=dict)
     _life: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     async def start(self) -> None:
@@ -123,7 +124,11 @@ class Lab:
             ],
             "linux": {"namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount")]},
         }
-        (folder / "config.json").write_text(json.dumps(config))
+        text = json.dumps(config)
+        # A repeat leaves it alone: the command that it joins may be reading what ateom put there.
+        if self._bundles.get(folder) != text:
+            (folder / "config.json").write_text(text)
+            self._bundles[folder] = text
         return folder
 
     def record(self, slot: int = 0) -> Path:
