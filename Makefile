@@ -59,7 +59,7 @@ bench-quick: dev ## the same, coarser, in under a minute
 proto: $(DEV) ## generate atepb/ from proto/
 	@$(PY) tools/gen_protos.py
 
-docs: $(DEV) ## generate docs/errors.md and the state diagram
+docs: $(DEV) ## generate docs/errors.md, docs/failpoints.md and the state diagram
 	@$(PY) -m tools.gen_docs
 
 fmt: $(DEV) ## format and mend what can be mended

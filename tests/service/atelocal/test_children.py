@@ -130,3 +130,22 @@ async def test_a_terminals_signal_does_not_reach_the_parts(make: Make) -> None:
     children = make(one=LIVES)
     pid = await running(children, "one")
     assert os.getpgid(pid) != os.getpgid(0)
+
+
+async def test_a_part_that_is_started_again_has_no_failpoints(
+    make: Make, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that kills would do so for ever."""
+    monkeypatch.setenv("ATE_FAILPOINTS", "ateom.runtime.boot=kill")
+    says = "import os; print(os.environ.get('ATE_FAILPOINTS', 'none'), flush=True)"
+    children = make(one=f"{says}\n{LIVES}")
+    pid = await running(children, "one")
+    children.started()
+    log = tmp_path / "one.log"
+
+    async def said(lines: list[str]) -> None:
+        assert log.read_text().splitlines() == lines  # a line
+
+    await eventually(lambda: said(["ateom.runtime.boot=kill"]))
+    os.kill(pid, signal.SIGKILL)
+    await eventually(lambda: said(["ateom.runtime.boot=kill", "none"]))

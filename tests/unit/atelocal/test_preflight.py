@@ -91,3 +91,11 @@ def test_where_plaintext_may_not_listen(tmp_path: Path, listen: str, said: str) 
     with pytest.raises(RefusedError, match=said):
         preflight.check_config(Config(tmp_path, 1, listen))
     preflight.check_config(Config(tmp_path, 1, "127.0.0.1:8080"))
+
+
+def test_failpoints_that_there_are_not() -> None:
+    """Each part would refuse them too, but only in its log."""
+    preflight.check_failpoints({})
+    preflight.check_failpoints({"ATE_FAILPOINTS": "ateom.runtime.boot=1*kill"})
+    with pytest.raises(RefusedError, match=r"^ATE_FAILPOINTS: there is no failpoint "):
+        preflight.check_failpoints({"ATE_FAILPOINTS": "ateom.runtime.bot=1*kill"})
