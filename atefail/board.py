@@ -121,6 +121,13 @@ class Board:
             observer(name)
         return term
 
+    def require_alive(self, name: str) -> None:
+        """Kill who waited at a point while its program was buried."""
+        with self._lock:
+            is_dead = name.partition(".")[0] in self._dead
+        if is_dead:
+            self.kill(name)
+
     def kill(self, name: str) -> None:
         """Kill the program that a point is in."""
         self._kill(name)

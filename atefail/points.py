@@ -40,6 +40,7 @@ class Failpoint:
         delay_s = self._before()
         if delay_s:
             await asyncio.sleep(delay_s)
+            BOARD.require_alive(self._name)
 
     async def __aexit__(
         self,
@@ -53,7 +54,10 @@ class Failpoint:
         self._lose(exc)
 
     def __enter__(self) -> None:
-        _wait(self._before())
+        delay_s = self._before()
+        if delay_s:
+            _wait(delay_s)
+            BOARD.require_alive(self._name)
 
     def __exit__(
         self,

@@ -271,6 +271,19 @@ class TestKill:
                 await task
         assert effects.done == ["slow"]
 
+    @pytest.mark.looptime
+    async def test_what_waited_meanwhile_does_not_happen(self) -> None:
+        atefail.configure("unit.points.call=delay(1000);unit.points.verb=kill")
+        effects = Effects()
+        with atefail.simulated_kills():
+            waiting = asyncio.create_task(effects.call())
+            await asyncio.sleep(0.5)
+            with pytest.raises(atefail.Killed):
+                await effects.verb()
+            with pytest.raises(atefail.Killed):
+                await waiting
+        assert effects.done == []
+
     async def test_kill_after_the_effect(self) -> None:
         atefail.configure("unit.points.call:after=kill")
         effects = Effects()
