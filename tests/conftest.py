@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import atefail
 from tests.kit.virtual_loop import VirtualLoop
 
 # A busy machine is no reason to fail; and what a run found out must not change the next one.
@@ -25,6 +26,12 @@ def pytest_asyncio_loop_factories(
     if item.get_closest_marker("virtual"):
         return {"virtual": VirtualLoop}
     return {"real": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def _no_failpoint_is_left() -> Iterator[None]:
+    yield
+    atefail.clear()
 
 
 @pytest.fixture(autouse=True)
