@@ -1,7 +1,5 @@
 """Replies that are lost between the control service, its callers and its database."""
 
-from collections.abc import Iterator
-
 import grpc
 import pytest
 
@@ -11,12 +9,6 @@ from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from aterpc import channels
 from tests.service.ateapi.conftest import Api, create_request, template
-
-
-@pytest.fixture(autouse=True)
-def _off() -> Iterator[None]:
-    yield
-    atefail.clear()
 
 
 async def prepare(api: Api) -> None:

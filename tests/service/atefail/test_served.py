@@ -59,7 +59,6 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
     try:
         yield it
     finally:
-        atefail.clear()
         await channel.close()
         await server.stop(0)
 

@@ -1,7 +1,5 @@
 """Lost replies around the node agent, and what its disk refuses: repeats find what is true."""
 
-from collections.abc import Iterator
-
 import pytest
 
 import atefail
@@ -10,12 +8,6 @@ from ateerrors.reason import Reason
 from ateerrors.report import Copy, Sandbox
 from atelet.faults import is_disconnect
 from tests.service.atelet.conftest import Lab
-
-
-@pytest.fixture(autouse=True)
-def _off() -> Iterator[None]:
-    yield
-    atefail.clear()
 
 
 @pytest.mark.parametrize("local", [True, False])

@@ -3,7 +3,7 @@
 import asyncio
 import errno
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
@@ -14,13 +14,6 @@ from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atefail import STORE, SYSTEM
 from atelet.faults import is_disconnect
-
-
-@pytest.fixture(autouse=True)
-def _off() -> Iterator[None]:
-    atefail.clear()
-    yield
-    atefail.clear()
 
 
 class Effects:
