@@ -28,6 +28,17 @@ def pytest_asyncio_loop_factories(
     return {"real": asyncio.new_event_loop}
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say how many cases the matrix has run: its tests are many cases each."""
+    reports = [r for found in terminalreporter.stats.values() for r in found]
+    properties = [
+        p for r in reports if getattr(r, "when", "") == "call" for p in r.user_properties
+    ]
+    cases = sum(int(str(value)) for name, value in properties if name == "cases")
+    if cases:
+        terminalreporter.write_line(f"{cases} cases of failure in the matrix")
+
+
 @pytest.fixture(autouse=True)
 def _no_failpoint_is_left() -> Iterator[None]:
     yield

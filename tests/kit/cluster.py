@@ -202,9 +202,9 @@ class Cluster:
         for machine in self.machines:
             machine.restart()
 
-    async def all_up(self) -> None:
+    async def all_up(self, within_s: float = REST_S) -> None:
         """Wait until every service runs, started again or not, and every worker is heard of."""
-        await eventually(self._assert_up, within_s=REST_S)
+        await eventually(self._assert_up, within_s=within_s)
 
     async def _assert_up(self) -> None:
         assert not [part.name for part in self.parts.values() if part.life is None]
