@@ -116,7 +116,7 @@ def next_command(ref: ActorRef, *, damaged_files: bool) -> str:
     """Return what to type after a crash, a command a line.
 
     Revert is what helps whatever is left: salvage, an older snapshot, or nothing at all; then the
-    actor boots from its image. It gives up a damaged snapshot that is on a node only, so the files
+    actor begins as a new one. It gives up a damaged snapshot that is on a node only, so the files
     of one are fetched first.
     """
     of = f"{ref.name} -a {ref.atespace}"

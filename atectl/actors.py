@@ -110,7 +110,7 @@ def _create_atespace(*, name: str, service: Service) -> None:
 def _create_actor(
     *, name: str, atespace: str, template: str, selector: tuple[str, ...], service: Service
 ) -> None:
-    """Create an actor; it starts SUSPENDED, and its first resume boots it."""
+    """Create an actor; it starts SUSPENDED, and its first resume starts its program."""
     namespace, template_name = options.namespaced(template)
     request = pb.CreateActorRequest(
         actor_ref=_ref(atespace, name),

@@ -41,7 +41,7 @@ def _actor(  # noqa: PLR0913  # the options
 
     The snapshot is read and verified first; if it is bad, the next one is taken. The actor is
     SUSPENDED then, or PAUSED when the snapshot is on a node. Without any snapshot that can be used
-    it boots from its image when it is resumed.
+    it begins as a new one does when it is resumed.
     """
     request = pb.RevertActorRequest(
         actor_ref=pb.ActorRef(atespace=atespace, name=name),

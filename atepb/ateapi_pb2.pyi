@@ -838,6 +838,7 @@ class ResumeActorRequest(_message.Message):
     ACTOR_REF_FIELD_NUMBER: _builtins.int
     BOOT_FIELD_NUMBER: _builtins.int
     boot: _builtins.bool
+    """Of an actor without a snapshot: boot from the image, not from a golden snapshot."""
     @_builtins.property
     def actor_ref(self) -> Global___ActorRef: ...
     def __init__(
@@ -958,7 +959,7 @@ class RevertActorResponse(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     PHASES_FIELD_NUMBER: _builtins.int
     snapshot_id: _builtins.str
-    """Where it is now; empty: it has no snapshot left and boots from its image."""
+    """Where it is now; empty: it has no snapshot left and begins as a new one does."""
     @_builtins.property
     def actor(self) -> Global___Actor: ...
     @_builtins.property

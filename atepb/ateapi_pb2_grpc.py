@@ -772,7 +772,8 @@ class ActorServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateActor(self, request, context):
-        """The actor starts SUSPENDED and without a snapshot: its first resume boots it from its image.
+        """The actor starts SUSPENDED and without a snapshot: its first resume restores the golden snapshot
+        of its template, else it boots from its image.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -182,7 +182,9 @@ class ActorServiceStub:
     def __new__(cls, channel: _aio.Channel) -> ActorServiceAsyncStub: ...
     GetActor: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.GetActorRequest, _ateapi_pb2.GetActorResponse]
     CreateActor: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.CreateActorRequest, _ateapi_pb2.CreateActorResponse]
-    """The actor starts SUSPENDED and without a snapshot: its first resume boots it from its image."""
+    """The actor starts SUSPENDED and without a snapshot: its first resume restores the golden snapshot
+    of its template, else it boots from its image.
+    """
     UpdateActor: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.UpdateActorRequest, _ateapi_pb2.UpdateActorResponse]
     """Replaces the worker selector; every other field is kept."""
     SuspendActor: _grpc.UnaryUnaryMultiCallable[_ateapi_pb2.SuspendActorRequest, _ateapi_pb2.SuspendActorResponse]
@@ -222,7 +224,9 @@ class ActorServiceAsyncStub(ActorServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     GetActor: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.GetActorRequest, _ateapi_pb2.GetActorResponse]  # type: ignore[assignment]
     CreateActor: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.CreateActorRequest, _ateapi_pb2.CreateActorResponse]  # type: ignore[assignment]
-    """The actor starts SUSPENDED and without a snapshot: its first resume boots it from its image."""
+    """The actor starts SUSPENDED and without a snapshot: its first resume restores the golden snapshot
+    of its template, else it boots from its image.
+    """
     UpdateActor: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.UpdateActorRequest, _ateapi_pb2.UpdateActorResponse]  # type: ignore[assignment]
     """Replaces the worker selector; every other field is kept."""
     SuspendActor: _aio.UnaryUnaryMultiCallable[_ateapi_pb2.SuspendActorRequest, _ateapi_pb2.SuspendActorResponse]  # type: ignore[assignment]
@@ -271,7 +275,9 @@ class ActorServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _ateapi_pb2.CreateActorRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_ateapi_pb2.CreateActorResponse, _abc.Awaitable[_ateapi_pb2.CreateActorResponse]]:
-        """The actor starts SUSPENDED and without a snapshot: its first resume boots it from its image."""
+        """The actor starts SUSPENDED and without a snapshot: its first resume restores the golden snapshot
+        of its template, else it boots from its image.
+        """
 
     @_abc_1.abstractmethod
     def UpdateActor(

@@ -310,7 +310,7 @@ class Revert:
 
     Attributes:
         expected_version: Of the actor row that the snapshots were verified for.
-        snapshot_id: Where to; empty: to no snapshot, it boots from its image.
+        snapshot_id: Where to; empty: to no snapshot, it begins as a new one does.
         bad: Snapshots that did not verify.
         any_state: Also of a RUNNING actor.
         resume_until_ms: Until when a resume is to be tried that follows by itself; 0: none.

@@ -48,7 +48,7 @@ class Reversion:
     """Where an actor is after a revert.
 
     Attributes:
-        snapshot_id: Where it is; empty: it has no snapshot and boots from its image.
+        snapshot_id: Where it is; empty: it has no snapshot and begins as a new one does.
         skipped: What was tried before.
         worker_uid: The worker that was taken from it.
         worker: Of the resume that followed.

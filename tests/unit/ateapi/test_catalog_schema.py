@@ -92,6 +92,7 @@ def test_a_template_gets_its_defaults() -> None:
         "onCommit": "Full",
     }
     assert (document.spec["onSuspendFailure"], document.spec["onCrash"]) == ("Crash", "Hold")
+    assert document.spec["goldenFallback"] == "Boot"
     containers: Any = document.spec["containers"]
     assert containers[0]["readyz"]["httpGet"] == {"path": "/readyz", "port": 8080}
     assert raw == before
@@ -374,6 +375,11 @@ SELECTOR = ("spec", "workerSelector")
             put("spec", "onCrash", value=True),
             "spec.onCrash",
             "must be one of Hold, Revert, RevertAndResume; is True",
+        ),
+        (
+            put("spec", "goldenFallback", value="Crash"),
+            "spec.goldenFallback",
+            "must be one of Boot, Refuse; is 'Crash'",
         ),
         (
             put(*SELECTOR, "matchLabels", value={"a b": "c"}),

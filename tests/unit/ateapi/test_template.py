@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pytest
 
 from ateapi import catalog_schema
-from ateapi.lifecycle import CrashPolicy, FailurePolicy
+from ateapi.lifecycle import CrashPolicy, FailurePolicy, GoldenFallback
 from ateapi.store.rows import ResourceRow
 from ateapi.template import LabelSelector, Readiness, Template, workload_spec
 from atepb import atelet_pb2
@@ -49,6 +49,7 @@ def test_a_template_is_read_with_its_defaults() -> None:
     assert template.containers[0].readiness == Readiness("/readyz", 80)
     assert template.on_suspend_failure is FailurePolicy.CRASH
     assert template.on_crash is CrashPolicy.HOLD
+    assert template.golden_fallback is GoldenFallback.BOOT
     assert template.containers[0].env == (("A", "1"), ("EMPTY", ""))
 
 
@@ -76,12 +77,22 @@ def test_a_template_says_what_follows_a_crash(word: str, policy: CrashPolicy) ->
     assert Template.of(row(onCrash=word)).on_crash is policy
 
 
+@pytest.mark.parametrize(
+    ("word", "policy"), [("Boot", GoldenFallback.BOOT), ("Refuse", GoldenFallback.REFUSE)]
+)
+def test_a_template_says_what_follows_a_broken_golden_snapshot(
+    word: str, policy: GoldenFallback
+) -> None:
+    assert Template.of(row(goldenFallback=word)).golden_fallback is policy
+
+
 def test_a_template_of_before_there_were_policies_has_the_defaults() -> None:
     old = row()
-    spec = {key: value for key, value in old.spec.items() if not key.startswith("on")}
+    spec = {key: old.spec[key] for key in ("containers", "sandboxClass", "snapshotsConfig")}
     template = Template.of(dataclasses.replace(old, spec=spec))
     assert template.on_suspend_failure is FailurePolicy.CRASH
     assert template.on_crash is CrashPolicy.HOLD
+    assert template.golden_fallback is GoldenFallback.BOOT
 
 
 def test_the_environment_goes_only_where_a_program_is_started() -> None:

@@ -59,7 +59,7 @@ def test_resume(source: Source, reason: Reason, sandbox: Sandbox, action: Action
 # The golden snapshot: marked broken, and goldenFallback decides; no actor has lost anything.
 GOLDEN_ROWS = [
     # reason, sandbox: Boot, Refuse
-    # fetching: missing or corrupt
+    # fetching it: missing, or corrupt
     (Reason.SNAPSHOT_NOT_FOUND, Sandbox.UNTOUCHED, "boot refuse"),
     (Reason.SNAPSHOT_CORRUPT, Sandbox.UNTOUCHED, "boot refuse"),
     # restoring: the runtime refuses it, verified, twice
