@@ -136,8 +136,9 @@ class _Flow:
             # Without the sandbox there may be no record either: ateom says what became of it.
             activation = await self._activation() if self._is_held(slot) else None
         try:
-            answer = await self._write(slot.memory_bytes)
-            return await self._save(activation or await self._activation(), answer)
+            answer, entries = await self._written(slot.memory_bytes)
+            activation = activation or await self._activation()
+            return await self._save(activation, answer, entries)
         except Exception:
             # Without a manifest it is of no use to anyone, and may be what filled the disk. When
             # this is cancelled the runtime may still be writing: who cancelled it clears up.
@@ -174,6 +175,22 @@ class _Flow:
             )
             raise AteError(Reason.NODE_OUT_OF_RESOURCES, msg)
 
+    async def _written(
+        self, size: int
+    ) -> tuple[ateom_pb.CheckpointWorkloadResponse, tuple[FileEntry, ...]]:
+        """Have the runtime write its files, and make them durable; anew when that fails once.
+
+        Another flush would not do: pages that could not be written may count as clean (fsync(2)).
+        """
+        answer = await self._write(size)
+        try:
+            return answer, await self.saving.seal(self.folder.checkpoint, answer.snapshot_files)
+        except AteError as exc:
+            fields = {"actor_uid": self.request.fence.actor_uid, "error": exc.message}
+            log.warning("checkpoint_not_sealed", extra=fields)
+        answer = await self._write(size)
+        return answer, await self.saving.seal(self.folder.checkpoint, answer.snapshot_files)
+
     async def _write(self, size: int) -> ateom_pb.CheckpointWorkloadResponse:
         """Have ateom pause the sandbox and write its checkpoint."""
         request = self.request
@@ -201,10 +218,12 @@ class _Flow:
         return answer
 
     async def _save(
-        self, activation: Activation, answer: ateom_pb.CheckpointWorkloadResponse
+        self,
+        activation: Activation,
+        answer: ateom_pb.CheckpointWorkloadResponse,
+        entries: tuple[FileEntry, ...],
     ) -> Stored:
         """Make a snapshot of what the runtime wrote."""
-        entries = await self.saving.seal(self.folder.checkpoint, answer.snapshot_files)
         manifest = _manifest(self.request, activation, answer.runtime, entries)
         stored = Stored(manifest, raw := manifest.encode(), digest_of(raw))
         await self.saving.save(self.folder.checkpoint, stored)
