@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import atefail
+from ateapi.store.rows import ActorRef
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
@@ -188,3 +189,25 @@ async def test_a_damaged_snapshot_does_not_become_golden(tmp_path: Path) -> None
         with pytest.raises(AteError) as caught:
             await call(it.catalog.SetGoldenSnapshot, request, timeout_s=CALL_S)
         assert caught.value.reason is Reason.SNAPSHOT_CORRUPT
+
+
+async def test_what_another_replica_changes_counts_within_seconds(tmp_path: Path) -> None:
+    """What is remembered until then does no harm: it restores as well as before."""
+    async with cluster(tmp_path, workers=4) as it:
+        await make_golden(it)
+        for name in ("a", "b", "c", "d"):
+            await it.create(name, template="gold")
+        uid = (await it.get("a")).actor_template_uid
+        snapshot_id = (await golden(it)).snapshot.snapshot_id
+        await it.resume("a")
+        assert await it.store.clear_golden(uid)
+        await it.resume("b")
+        assert await it.visit("b") == COUNTED + 1
+        await asyncio.sleep(6)
+        await it.resume("c")
+        assert await it.visit("c") == 1
+        by = ActorRef(base_state.ATESPACE, "gold")
+        assert await it.store.promote_golden(by, uid, snapshot_id)
+        await asyncio.sleep(6)
+        await it.resume("d")
+        assert await it.visit("d") == COUNTED + 1
