@@ -51,11 +51,12 @@ async def while_away(within_s: float, attempt: Callable[[], Awaitable[T]]) -> T:
     except AteError as exc:
         if within_s <= 0 or not is_away(exc):
             raise
-    await asyncio.sleep(min(_FIRST_S, within_s))
+    first_s = min(_FIRST_S, within_s / 10)
+    await asyncio.sleep(first_s)
     retrying = tenacity.AsyncRetrying(
         # The loop's clock: tests run it virtually.
         stop=lambda _state: clock() >= last,
-        wait=backing_off(_FIRST_S, min(_MOST_S, within_s)),
+        wait=backing_off(first_s, min(_MOST_S, within_s)),
         retry=tenacity.retry_if_exception(is_away),
         reraise=True,
     )

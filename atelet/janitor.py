@@ -63,9 +63,13 @@ class Janitor:
         What a killed process left: who completes a snapshot removes its copy.
         """
         running = {call.operation_id for call in self._operations.running()}
-        for call in await self._records.checkpointed():
-            if call.destination is not None and call.operation_id not in running:
-                await copies.drop(self._node, self._node.places.of(call.destination))
+        for call in await self._records.copied():
+            if call.destination is None or call.operation_id in running:
+                continue
+            target = self._node.places.of(call.destination)
+            # Whoever's is there instead is not ours to remove.
+            if await copies.find(self._node, target, call.actor_uid, call.epoch) is not None:
+                await copies.drop(self._node, target)
 
     def _needed(self) -> set[tuple[str, int]]:
         held = {

@@ -20,6 +20,8 @@ from atenode.paths import NodePaths
 
 CHECKPOINT: Final = "Checkpoint"
 KEPT_S: Final = 24 * 3600.0
+# No record takes longer to be written.
+_WRITTEN_S: Final = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,21 +110,24 @@ class Records:
         """Remove what is older than 24 h, void or unreadable."""
         await self._threads.run(self._sweep)
 
-    async def checkpointed(self) -> list[Call]:
-        """Return the Checkpoints that have succeeded and whose snapshot is not on this node."""
-        return await self._threads.run(self._checkpointed)
+    async def copied(self) -> list[Call]:
+        """Return the Checkpoints that have succeeded elsewhere and left something on this node."""
+        return await self._threads.run(self._copied)
 
-    def _checkpointed(self) -> list[Call]:
+    def _copied(self) -> list[Call]:
         found = []
         for path in self._paths.operations.iterdir():
             record = self._read(path)
             if record is None or not record.done or record.status:
                 continue
-            destination = record.call.destination
-            is_external = destination is not None and destination.uri_prefix
-            if record.call.verb == CHECKPOINT and is_external:
-                found.append(record.call)
+            call = record.call
+            if call.verb == CHECKPOINT and call.destination and self._has_left(call.destination):
+                found.append(call)
         return found
+
+    def _has_left(self, destination: Destination) -> bool:
+        name = destination.uri_prefix.rpartition("/")[2]
+        return bool(name) and self._paths.local_snapshot(destination.actor_uid, name).exists()
 
     def _value(self, record: Record) -> dict[str, Any]:
         return {
@@ -144,10 +149,14 @@ class Records:
         return None
 
     def _sweep(self) -> None:
-        oldest = time.time() - KEPT_S
+        now = time.time()
         for path in self._paths.operations.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                if path.stat().st_mtime < oldest or self._read(path) is None:
+                age_s = now - path.stat().st_mtime
+                if age_s < _WRITTEN_S and path.name.startswith(fs.TEMPORARY):
+                    # It becomes a record in a moment.
+                    continue
+                if age_s > KEPT_S or self._read(path) is None:
                     with failpoint("atelet.records.remove", SYSTEM):
                         path.unlink()
 

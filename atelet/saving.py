@@ -70,10 +70,10 @@ class Saving:
 
     async def _placed_before(self) -> Stored | None:
         try:
-            stored = await reader.find(self.place)
+            stored = await self._found()
         except AteError as exc:
             if is_away(exc):
-                # Nothing was ever written there, or nothing can be now, which shows soon.
+                # Nobody can say now: who made a copy before goes on with that.
                 self.copy = Copy.UNKNOWN
                 return None
             raise self._occupied(exc.message) from exc
@@ -85,6 +85,16 @@ class Saving:
         with leaves(Sandbox.PAUSED):
             await reader.settle(self.place, stored)
         return stored
+
+    async def _found(self) -> Stored | None:
+        try:
+            return await reader.find(self.place)
+        except AteError as exc:
+            if not is_away(exc):
+                raise
+        # Nothing was ever written there, or it is away for a moment.
+        await while_away(self.node.endurance.retry_s, self.place.store.prepare)
+        return await reader.find(self.place)
 
     async def go_on(self, copied: LocalCopy) -> Stored | None:
         """Upload the copy that a former try left, whether or not its sandbox lives.

@@ -26,13 +26,18 @@ async def together(works: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def end(tasks: Iterable["asyncio.Future[Any]"]) -> None:
-    """Cancel what still runs and wait for all of it."""
-    running = [task for task in tasks if not task.done()]
+    """Cancel what still runs and wait for all of it; what it raises is nobody's."""
+    all_of_them = list(tasks)
+    running = [task for task in all_of_them if not task.done()]
     for task in running:
         task.cancel()
     while any(not task.done() for task in running):
         # Threads are waited for even when the caller is cancelled once more.
         await asyncio.wait(running)
+    for task in all_of_them:
+        if not task.cancelled():
+            # Else it is logged as never looked at.
+            task.exception()
 
 
 async def both(first: Coroutine[Any, Any, T], second: Coroutine[Any, Any, S]) -> tuple[T, S]:

@@ -59,9 +59,10 @@ async def upload(
             msg = "another snapshot is in its place"
             raise AteError(Reason.ALREADY_EXISTS, msg)
 
+    longest_s = min(_MOST_S, endurance.upload_stall_s / 10)
     retrying = tenacity.AsyncRetrying(
         stop=lambda _state: watch.is_over(),
-        wait=backing_off(_FIRST_S, min(_MOST_S, endurance.upload_stall_s / 4)),
+        wait=backing_off(min(_FIRST_S, longest_s), longest_s),
         retry=tenacity.retry_if_exception(is_away),
         before_sleep=lambda state: _log(target, state),
         reraise=True,

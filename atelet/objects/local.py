@@ -184,6 +184,7 @@ class LocalStore:
         finally:
             # Nothing is left of it once it has been renamed.
             shutil.rmtree(temporary, ignore_errors=True)
+            self._remove_empty(final)
         if put.is_durable:
             fs.sync(final.parent)
 
@@ -214,6 +215,10 @@ class LocalStore:
         if durable:
             fs.sync(folder)
         shutil.rmtree(folder)
+        self._remove_empty(folder)
+
+    def _remove_empty(self, folder: Path) -> None:
+        """Remove what is empty above a snapshot that is not there."""
         with self._folders, contextlib.suppress(OSError):
             for parent in folder.relative_to(self._root).parents:
                 if parent != Path():
@@ -288,6 +293,8 @@ def _remove_leftovers(final: Path, but: Path | None = None) -> None:
 def _remove_all_leftovers(root: Path) -> None:
     for path in root.glob(f"*/{fs.TEMPORARY}*"):
         shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()
 
 
 def _untold(_count: int) -> None:

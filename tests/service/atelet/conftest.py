@@ -16,6 +16,7 @@ from atepb import atelet_pb2 as pb
 from atepb import atelet_pb2_grpc as rpc
 from aterpc import channels
 from tests.kit import oci_layout as oci
+from tests.kit.eventually import eventually
 from tests.service.atelet.neighbours import FakeAteom, FakeControl
 
 ACTOR = "0b5e7c1e-6a5f-4a55-9d6c-3c6f0c0f8a01"
@@ -34,8 +35,8 @@ class Lab:
             control=f"unix:{run}/ateapi.sock",
             node_name="node-1",
             stop_grace_s=0,
-            upload_stall_s=0.2,
-            storage_retry_s=0.05,
+            upload_stall_s=0.3,
+            storage_retry_s=0.1,
         )
         self.paths = self.config.paths
         self.ateom = FakeAteom(self.paths)
@@ -57,6 +58,17 @@ class Lab:
     async def restart(self) -> None:
         await self.stop()
         await self.start()
+
+    async def reached(self) -> None:
+        """Wait until atelet can be reached again; what is called before may find it gone."""
+
+        async def is_there() -> None:
+            try:
+                await self.outcome("nothing")
+            except AteError as exc:
+                raise AssertionError(exc.message) from exc
+
+        await eventually(is_there)
 
     async def close(self) -> None:
         await self._channel.close()
@@ -165,6 +177,19 @@ class Lab:
         where.pop("type")
         request = pb.StatSnapshotRequest(actor_uid=ACTOR, **where)
         return await channels.call(self.stub.StatSnapshot, request, timeout_s=9)
+
+    async def verified(self, snapshot: str, digest: str, *, local: bool = False) -> pb.Snapshot:
+        """Have all of a snapshot read and compared."""
+        where = self.where(snapshot, local=local)
+        where.pop("type")
+        request = pb.StatSnapshotRequest(actor_uid=ACTOR, verify_digest=digest, **where)
+        return (await channels.call(self.stub.StatSnapshot, request, timeout_s=9)).snapshot
+
+    async def delete(self, snapshot: str, *, local: bool, uid: str = ACTOR) -> None:
+        where = self.where(snapshot, local=local)
+        where.pop("type")
+        request = pb.DeleteSnapshotRequest(actor_uid=uid, **where)
+        await channels.call(self.stub.DeleteSnapshot, request, timeout_s=9)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -190,6 +191,7 @@ class FakeAteom(ateom_pb2_grpc.AteomServicer):
             report = Report(sandbox=Sandbox.UNTOUCHED)
             raise AteError(Reason.STALE_EPOCH, "the caller is old", report=report)
         slot.claim = fence.claim
+        self.changed.set()
         await self._hook(verb, request)
 
     async def _hook(self, name: str, request: Any) -> None:
@@ -267,6 +269,7 @@ class FakeControl(ateapi_pb2_grpc.NodeServiceServicer):
 
 
 def _write(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, content in FILES.items():
         (folder / name).write_bytes(content)
