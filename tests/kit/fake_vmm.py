@@ -87,8 +87,8 @@ class Machine:
         )
         path = options["-qmp"][0].removeprefix("unix:").partition(",")[0]
         self._monitor = Monitor(self._selector, path, self._execute)
-        self._status = "inmigrate" if "-incoming" in options else "paused"
-        if self._status == "paused":
+        self._status = "inmigrate" if "-incoming" in options else "prelaunch"
+        if self._status == "prelaunch":
             self._guest.boot()
             if "-S" not in options:
                 self._status = "running"
@@ -119,13 +119,16 @@ class Machine:
         if verb is None:
             raise QmpError(f"The command {name} has not been found", "CommandNotFound")
         fault = next_fault(self._root, name, [self._id])
-        is_late = bool(fault.get("late"))
+        is_late, is_finishing = bool(fault.get("late")), self._status == "finish-migrate"
         if not is_late:
             _strike(fault)
         if name in ("migrate", "migrate-incoming"):
             answer: Json = verb(arguments, fault)
         else:
             answer = verb()
+        if is_finishing:
+            # A real one needs a moment more, in which somebody may ask.
+            self._status = "postmigrate"
         if is_late:
             _strike(fault)
         return answer
@@ -147,8 +150,10 @@ class Machine:
         return {}
 
     def _do_cont(self) -> Json:
+        if self._status == "finish-migrate":
+            raise QmpError("Migration is not finalized yet")
         # While it waits for a migration it only remembers that it is to run afterwards.
-        if self._status in ("paused", "postmigrate"):
+        if self._status in ("prelaunch", "paused", "postmigrate"):
             self._status = "running"
             self._monitor.emit("RESUME")
             self._later.append(self._guest.run)
@@ -197,7 +202,7 @@ class Machine:
 
     def _saved_all(self) -> None:
         self._migrated("completed")
-        self._status = "postmigrate"
+        self._status = "finish-migrate"
 
     def _do_migrate_incoming(self, arguments: Json, fault: Json) -> Json:
         if self._status != "inmigrate":

@@ -6,6 +6,7 @@ exit that its process does not tell, a checkpoint that cannot simply be repeated
 class in the product.
 """
 
+import asyncio
 import contextlib
 import hashlib
 import json
@@ -32,14 +33,17 @@ from ateom.runtime import (
 )
 from ateom.selftest import self_test
 from tests.kit.fake_vmm import NAME
-from tests.kit.vmm_monitor import session
+from tests.kit.vmm_monitor import Session, session
 
 SANDBOX_CLASS: Final = "microvm"
 # What a checkpoint depends on, and the stream of the machine's state.
 IMAGE_FILES: Final = ("vm.json", "state")
+# How the kernel calls the processes of the fake, and of QEMU.
+NAMES: Final = frozenset({NAME, "qemu-system-x86"})
 MACHINE: Final = "pc-q35-10.0"
-MEMORY_BYTES: Final = 4 << 20
+MEMORY_BYTES: Final = 16 << 20
 _QUIT_S: Final = 2.0
+_FINISHING_S: Final = 0.002
 # `shutdown` and others are ends.
 _STATUS: Final = {
     "running": Status.RUNNING,
@@ -159,6 +163,7 @@ class VmmRuntime:
                         await qmp.execute("cont")
                         await qmp.execute("stop")
                     await qmp.migrate("migrate", uri=f"file:{into / 'state'}")
+                    await _until_finished(qmp)
         except SandboxRuntimeError as exc:
             if exc.failure is Failure.TIMED_OUT:
                 await self._cancel_migration(sandbox_id)
@@ -295,7 +300,7 @@ def traces(root: Path) -> Traces:
 
     return Traces(
         root=root,
-        names=frozenset({NAME}),
+        names=NAMES,
         is_sandbox=lambda argv: bool(id_of(argv)),
         is_command=lambda _: False,
         id_of=id_of,
@@ -311,12 +316,19 @@ def _spec(launch: Launch) -> dict[str, Any]:
 def _options(launch: Launch, files: Files) -> Iterator[str]:
     yield from ("-name", launch.id, "-machine", f"{MACHINE},accel=tcg", "-cpu", "max")
     yield from ("-m", f"{MEMORY_BYTES >> 20}M", "-nodefaults", "-no-reboot", "-daemonize")
+    yield from ("-display", "none")
     # It runs when its process is known: a program that ends at once takes everything with it.
     yield "-S"
     yield from ("-qmp", f"unix:{files.socket},server=on,wait=off", "-pidfile", str(files.pid))
     yield from ("-chardev", f"file,id=console,path={launch.output},append=on")
     yield from ("-chardev", f"file,id=agent,path={files.agent},append=on")
     yield from ("-fw_cfg", f"name=opt/ate/spec,file={launch.bundle / 'config.json'}")
+
+
+async def _until_finished(qmp: Session) -> None:
+    """Wait until a machine that was saved could be resumed; no event tells that."""
+    while (await qmp.execute("query-status"))["status"] == "finish-migrate":  # noqa: ASYNC110
+        await asyncio.sleep(_FINISHING_S)
 
 
 async def _was_killed(main: Process) -> bool:

@@ -230,3 +230,14 @@ async def test_every_failpoint_of_ateom_is_one_of_a_command(lab: Lab) -> None:
         await lab.checkpoint(ACTOR, 2)
     known = {name for name in atefail.names() if name.startswith("ateom.")}
     assert known - found == ELSEWHERE
+
+
+async def test_a_watch_that_breaks_is_begun_again_and_hears_of_everything(lab: Lab) -> None:
+    atefail.configure("ateom.watch.look=1*off->1*error->off")
+    broken = asyncio.create_task(lab.until(State.PHASE_RUNNING))
+    await lab.run(ACTOR)
+    error = await refused(broken)
+    assert error.reason is Reason.NODE_UNAVAILABLE
+    watching = asyncio.create_task(lab.until(State.PHASE_EXITED))
+    await lab.get("/exit?code=4")
+    assert (await watching).sandbox.exit_code == 4
