@@ -32,7 +32,7 @@ from ateom.process import subreaper
 from ateom.runtime import SandboxRuntime
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
-from aterpc.channels import call
+from aterpc.channels import call, stream
 from tests.kit import base_state, invariants, lives
 from tests.kit.counted_engine import open_counted
 from tests.kit.eventually import eventually
@@ -120,7 +120,7 @@ class Cluster:
         assert life is not None, f"{program} of node {node} does not run"
         self._die(life)
 
-    async def restart_machine(self, node: int = 0) -> None:
+    async def restart_machine(self, node: int = 0, *, within_s: float = REST_S) -> None:
         """Restart a node's machine: its services and all its sandboxes die, then it is up again.
 
         With the first node goes the control service.
@@ -128,14 +128,15 @@ class Cluster:
         here = [part for part in self.parts.values() if part.node == node]
         for part in here:
             if part.life is not None:
-                self._die(part.life, is_restarted=False)
+                self._die(part.life)
         self.machines[node].restart()
         base_state.forget_boot(self.folder, self.paths(node))
-        for part in here:
-            await part.start()
-        await self.all_up()
+        if not self._supervised:
+            for part in here:
+                await part.start()
+        await self.all_up(within_s)
 
-    def _die(self, life: Life, *, is_restarted: bool = True) -> None:
+    def _die(self, life: Life) -> None:
         part = next((part for part in self.parts.values() if part.life is life), None)
         if part is None or life.is_dead:
             return
@@ -146,7 +147,7 @@ class Cluster:
         self.net.drop(life)
         # The kernel would have done that.
         _unlock(self.paths(part.node).ateom(ATEOM) / "lock")
-        if self._supervised and is_restarted:
+        if self._supervised:
             context = lives.context_of(None)
             restart = self._loop.create_task(
                 self._restart(part), name=f"restart {part.name}", context=context
@@ -361,6 +362,18 @@ class Cluster:
         """Return what happened, to an actor or to all."""
         request = pb.ListEventsRequest(atespace=base_state.ATESPACE, actor=name)
         return list((await call(self.actors.ListEvents, request, timeout_s=CALL_S)).events)
+
+    async def dump(self, name: str = "a") -> dict[str, bytes]:
+        """Return {path: content} of everything that is kept of an actor."""
+        files: dict[str, bytes] = {}
+        path, request = "", pb.DumpActorRequest(actor_ref=ref(name))
+        async for response in stream(self.actors.DumpActor, request, timeout_s=CALL_S):
+            if response.HasField("file"):
+                path = response.file.path
+                files[path] = b""
+            else:
+                files[path] += response.data
+        return files
 
     async def workers(self) -> list[pb.Worker]:
         """Return all workers."""

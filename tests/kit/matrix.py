@@ -9,6 +9,7 @@ import contextlib
 import shutil
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,9 +20,11 @@ from ateapi.store.rows import CrashRow
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atefail.terms import AFTER
+from atepb import ateapi_pb2 as pb
 from tests.kit import invariants, lives
 from tests.kit.cluster import Cluster, cluster
 from tests.kit.eventually import eventually
+from tests.kit.machine import Fault
 from tests.kit.virtual_loop import VirtualLoop
 
 # A fault that lasts is mended after this: longer than an upload may be without progress.
@@ -29,6 +32,8 @@ LASTS_S: Final = 300.0
 # What a request left to be done in the background is done by then.
 LINGERS_S: Final = 3.0
 PATIENCE_S: Final = 1000.0
+# What nobody knows any more is removed by then.
+KEPT_S: Final = 75.0
 
 Step = Callable[[Cluster], Awaitable[object]]
 
@@ -80,14 +85,14 @@ class Workflow:
         crashes_by: Reasons that the actor may crash for when a fault lasts.
         again: Besides OK: what the same request may say again when it had its effect.
         is_crashed: The actor is CRASHED when it begins, and stays so when it is refused.
-        ends: Status of the actor when the request succeeds; empty: it is deleted.
+        ends: Statuses that the actor may have when the request succeeds; empty: it is deleted.
         is_call: It is one call, which can be cancelled.
     """
 
     name: str
     before: tuple[Step, ...]
     request: Step
-    ends: str
+    ends: tuple[str, ...]
     visits: int = 0
     saved: int = 0
     refused: frozenset[Reason] = frozenset()
@@ -99,7 +104,7 @@ class Workflow:
     @property
     def may_be_crashed(self) -> bool:
         """Whether an actor that is CRASHED afterwards is none that it crashed."""
-        return self.is_crashed or self.ends == "CRASHED"
+        return self.is_crashed or "CRASHED" in self.ends
 
 
 # What may be tried again: nothing is said of the actor.
@@ -144,11 +149,7 @@ def delete(it: Cluster) -> Awaitable[object]:
 async def end_program(it: Cluster) -> None:
     """The program exits; wait until that is known."""
     it.end_program(it.uids["a"], 3)
-
-    async def is_crashed() -> None:
-        assert await it.status() == "CRASHED"
-
-    await eventually(is_crashed, within_s=PATIENCE_S)
+    await eventually(partial(assert_status, it, "CRASHED"), within_s=PATIENCE_S)
 
 
 async def restart_all(it: Cluster) -> None:
@@ -157,6 +158,70 @@ async def restart_all(it: Cluster) -> None:
         if it.parts[f"{program}-0"].life is not None:
             it.kill(program)
     await it.all_up(within_s=PATIENCE_S)
+
+
+async def restart_machine(it: Cluster) -> None:
+    """The machine restarts; wait until it is known what that took."""
+    await it.restart_machine(within_s=PATIENCE_S)
+    await eventually(partial(assert_status, it, "CRASHED"), within_s=PATIENCE_S)
+
+
+async def fail_upload(
+    it: Cluster, policy: "pb.FailurePolicy.ValueType" = pb.FAILURE_POLICY_UNSPECIFIED
+) -> None:
+    """A suspend whose upload fails for good: what there is now, is on the node only."""
+    store, away = it.folder / "0/snapshots", it.folder / "away"
+    it.machine.takes_s["checkpoint"] = 2
+    request = asyncio.create_task(_answer(it.suspend(on_failure=policy)))
+    await asyncio.sleep(1)
+    store.rename(away)
+    # In its place is what nobody can write to.
+    store.touch()
+    await request
+    store.unlink()
+    away.rename(store)
+    it.machine.takes_s.clear()
+    await assert_status(it, "PAUSED" if policy else "CRASHED")
+
+
+def park(it: Cluster) -> Awaitable[object]:
+    return fail_upload(it, pb.FAILURE_POLICY_PAUSE)
+
+
+async def upload_by_itself(it: Cluster) -> None:
+    """The system makes up for an upload that failed."""
+    await eventually(partial(assert_status, it, "SUSPENDED"), within_s=PATIENCE_S)
+
+
+async def suspend_in_vain(it: Cluster) -> None:
+    """The sandbox cannot be checkpointed, and goes on."""
+    it.machine.heal()
+    it.machine.fail("checkpoint", Fault.REFUSED, Fault.REFUSED)
+    try:
+        await it.suspend(on_failure=pb.FAILURE_POLICY_KEEP_RUNNING, timeout_s=PATIENCE_S)
+    except AteError as exc:
+        if exc.reason is not Reason.RUNTIME_CHECKPOINT_FAILED:
+            raise
+    finally:
+        it.machine.heal()
+
+
+async def delete_for_good(it: Cluster) -> None:
+    """Delete an actor, and wait until its files are gone, too."""
+    await it.delete()
+    await asyncio.sleep(KEPT_S)
+
+
+async def look(it: Cluster) -> None:
+    """Ask for everything that can be seen."""
+    await it.workers()
+    await it.snapshots()
+    await it.events()
+    await it.dump()
+
+
+async def assert_status(it: Cluster, status: str) -> None:
+    assert await it.status() == status
 
 
 _SAVED: Final = (create, resume, visit, suspend)
@@ -182,18 +247,45 @@ _COPY_STAYS: Final = frozenset({Reason.SNAPSHOT_UPLOAD_FAILED, Reason.LOCALITY_U
 # The sandbox was not touched, or goes on.
 _GOES_ON: Final = frozenset({Reason.SNAPSHOT_SAVE_FAILED, Reason.WORKER_UNREACHABLE})
 
+_AGAIN: Final = frozenset({Reason.ALREADY_EXISTS, Reason.ACTOR_NOT_FOUND})
+
 WORKFLOWS: Final = (
-    Workflow("create", (), create, "SUSPENDED", again=frozenset({Reason.ALREADY_EXISTS})),
-    Workflow("first resume", (create,), resume, "RUNNING"),
-    Workflow("resume", _SAVED, resume, "RUNNING", 1, 1, crashes_by=_RESTORE_FAILS),
-    Workflow("resume of paused", _PAUSED, resume, "RUNNING", 1, 1, crashes_by=_RESTORE_FAILS),
-    Workflow("suspend", _RUNNING, suspend, "SUSPENDED", 2, 1, _GOES_ON, _SAVE_FAILS),
-    Workflow("pause", _RUNNING, pause, "PAUSED", 2, 1, _GOES_ON, _SAVE_FAILS),
-    Workflow("suspend of paused", _PAUSED, suspend, "SUSPENDED", 1, 1, _COPY_STAYS, _COPY_LOST),
-    Workflow("delete", _RUNNING, delete, "", again=frozenset({Reason.ACTOR_NOT_FOUND})),
-    Workflow("end of program", _RUNNING, end_program, "CRASHED", 1, 1, is_call=False),
-    Workflow("revert", (*_RUNNING, end_program), revert, "SUSPENDED", 1, 1, is_crashed=True),
-    Workflow("restart of all", _RUNNING, restart_all, "RUNNING", 2, 1, is_call=False),
+    Workflow("create", (), create, ("SUSPENDED",), again=_AGAIN),
+    Workflow("first resume", (create,), resume, ("RUNNING",)),
+    Workflow("resume", _SAVED, resume, ("RUNNING",), 1, 1, crashes_by=_RESTORE_FAILS),
+    Workflow("resume of paused", _PAUSED, resume, ("RUNNING",), 1, 1, crashes_by=_RESTORE_FAILS),
+    Workflow("suspend", _RUNNING, suspend, ("SUSPENDED",), 2, 1, _GOES_ON, _SAVE_FAILS),
+    Workflow("pause", _RUNNING, pause, ("PAUSED",), 2, 1, _GOES_ON, _SAVE_FAILS),
+    Workflow("suspend of paused", _PAUSED, suspend, ("SUSPENDED",), 1, 1, _COPY_STAYS, _COPY_LOST),
+    Workflow(
+        "suspend in vain",
+        _RUNNING,
+        suspend_in_vain,
+        ("RUNNING", "SUSPENDED"),
+        2,
+        1,
+        _GOES_ON,
+        _SAVE_FAILS,
+    ),
+    Workflow(
+        "upload by itself",
+        (*_RUNNING, park),
+        upload_by_itself,
+        ("SUSPENDED",),
+        2,
+        2,
+        is_call=False,
+    ),
+    Workflow("delete", _RUNNING, delete, ("",), again=_AGAIN),
+    Workflow("delete for good", _SAVED, delete_for_good, ("",), again=_AGAIN),
+    Workflow("end of program", _RUNNING, end_program, ("CRASHED",), 1, 1, is_call=False),
+    Workflow("revert", (*_RUNNING, end_program), revert, ("SUSPENDED",), 1, 1, is_crashed=True),
+    Workflow(
+        "revert to salvage", (*_RUNNING, fail_upload), revert, ("PAUSED",), 2, 2, is_crashed=True
+    ),
+    Workflow("look", _RUNNING, look, ("RUNNING",), 2, 1),
+    Workflow("restart of all", _RUNNING, restart_all, ("RUNNING",), 2, 1, is_call=False),
+    Workflow("restart of machine", _RUNNING, restart_machine, ("CRASHED",), 1, 1, is_call=False),
 )
 
 
@@ -243,7 +335,7 @@ class Case:
         Raises:
             AssertionError: What does not.
         """
-        _run(self._tell(folder), folder)
+        _run(self._tell(folder), folder, has_threads="kill" in self.mode.terms)
 
     async def _tell(self, folder: Path) -> None:
         async with cluster(folder) as it:
@@ -292,7 +384,7 @@ class Case:
         """The caller was told what the table allows, and the actor is where it says."""
         workflow, error = self.workflow, answer.error
         if error is None:
-            assert answer.is_cancelled or status == workflow.ends, f"OK, and it is {status}"
+            assert answer.is_cancelled or status in workflow.ends, f"OK, and it is {status}"
         elif error.code is grpc.StatusCode.DATA_LOSS:
             assert status == "CRASHED", f"told {error}, and it is {status}"
         else:
@@ -309,7 +401,7 @@ class Case:
             return
         answer = await _answer(self.workflow.request(it))
         if answer.error is None:
-            assert _status(it) == self.workflow.ends
+            assert _status(it) in self.workflow.ends
             return
         allowed = self.workflow.again
         if status == "CRASHED" and not self.workflow.may_be_crashed:
@@ -360,11 +452,11 @@ def _crash(it: Cluster) -> CrashRow:
     return crash
 
 
-def _run(story: Coroutine[Any, Any, None], folder: Path) -> None:
+def _run(story: Coroutine[Any, Any, None], folder: Path, *, has_threads: bool = False) -> None:
     """Run a story on a loop of its own; its folder is there for it only."""
     folder.mkdir()
     try:
-        with asyncio.Runner(loop_factory=VirtualLoop) as runner:
+        with asyncio.Runner(loop_factory=partial(VirtualLoop, has_threads=has_threads)) as runner:
             runner.run(story)
     finally:
         shutil.rmtree(folder)

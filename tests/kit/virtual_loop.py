@@ -12,6 +12,7 @@ import selectors
 import time
 from collections.abc import Callable, Iterator
 from contextvars import Context
+from functools import partial
 from typing import Any, Final
 
 from atefail import Killed
@@ -40,8 +41,21 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """
 
     def __init__(
-        self, *, most_virtual_s: float = MOST_VIRTUAL_S, most_real_s: float = MOST_REAL_S
+        self,
+        *,
+        most_virtual_s: float = MOST_VIRTUAL_S,
+        most_real_s: float = MOST_REAL_S,
+        has_threads: bool = True,
     ) -> None:
+        """Make it.
+
+        Args:
+            most_virtual_s: The first bound.
+            most_real_s: The second.
+            has_threads: Else the work of threads is done by the loop itself, which takes less
+                time; a kill in the middle of such work is less real then.
+        """
+        self._has_threads = has_threads
         self.most_virtual_s = most_virtual_s
         self.most_real_s = most_real_s
         # Not 0: code may take it for "never".
@@ -101,6 +115,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     ) -> "asyncio.Future[Any]":
         life, key = lives.current(), object()
         context = lives.context_of(life)
+        if not self._has_threads:
+            return self._run_here(partial(func, *args), context)
 
         def work() -> Any:
             if life is None:
@@ -118,6 +134,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
             del self._jobs[key]
             raise
         future.add_done_callback(lambda _: self._jobs.pop(key), context=lives.context_of(None))
+        return future
+
+    def _run_here(self, func: Callable[[], Any], context: Context) -> "asyncio.Future[Any]":
+        future = self.create_future()
+
+        def work() -> None:
+            if future.cancelled():
+                return
+            try:
+                future.set_result(func())
+            except BaseException as exc:  # noqa: BLE001  # as an executor does
+                future.set_exception(exc)
+
+        self.call_soon(work, context=context)
         return future
 
     # What belongs to a frozen life is parked.
