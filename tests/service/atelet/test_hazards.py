@@ -19,13 +19,6 @@ from tests.service.atelet.neighbours import State
 OTHER = "77777777-6a5f-4a55-9d6c-3c6f0c0f8a01"
 
 
-async def delete(lab: Lab, snapshot: str, *, local: bool) -> None:
-    where = lab.where(snapshot, local=local)
-    where.pop("type")
-    request = pb.DeleteSnapshotRequest(actor_uid=ACTOR, **where)
-    await channels.call(lab.stub.DeleteSnapshot, request, timeout_s=9)
-
-
 @pytest.fixture
 async def running(lab: Lab) -> Lab:
     """A node with a running actor on w0."""
@@ -84,11 +77,11 @@ async def test_a_snapshot_is_not_deleted_under_its_restore(running: Lab) -> None
     )
     await reached.wait()
     with refused() as errors:
-        await delete(running, "s1", local=False)
+        await running.delete("s1", local=False)
     assert errors[0].reason is Reason.OPERATION_IN_PROGRESS
     go.set()
     await resume
-    await delete(running, "s1", local=False)
+    await running.delete("s1", local=False)
     assert not (await running.stat("s1")).HasField("snapshot")
 
 

@@ -218,3 +218,80 @@ async def test_no_thread_outlives_its_owner() -> None:
     await it.run(lambda: None)
     it.close()
     assert threading.active_count() == before
+
+
+async def test_progress_is_told_of_every_byte(
+    store: LocalStore, files: dict[str, Path], tmp_path: Path, threads: Threads, other: Path
+) -> None:
+    told: list[int] = []
+    await store.put(PREFIX, files, b"{}", told.append)
+    assert sum(told) == sum(path.stat().st_size for path in files.values())
+    source = other / f"ate-test-{os.getpid()}"
+    source.write_bytes(b"x" * (70 << 20))
+    copied: list[int] = []
+    try:
+        far = LocalStore(tmp_path / "far", threads)
+        await far.put(PREFIX, {"pages.img": source}, b"{}", copied.append)
+    finally:
+        source.unlink()
+    assert (sum(copied), len(copied) > 1) == (70 << 20, True)
+
+
+async def test_what_is_kept_replaces_what_is_there(
+    store: LocalStore, root: Path, files: dict[str, Path]
+) -> None:
+    await store.put(PREFIX, {"old.img": files["pages.img"]}, b'{"old":1}')
+    await store.keep(PREFIX, files, b'{"new":1}', ".mark")
+    assert await store.manifest(PREFIX) == b'{"new":1}'
+    names = {path.name for path in (root / PREFIX).iterdir()}
+    assert names == {*files, "manifest.json", ".mark"}
+    await store.flush(PREFIX)
+
+
+async def test_what_is_dropped_is_gone_with_its_empty_folders(
+    store: LocalStore, root: Path, files: dict[str, Path]
+) -> None:
+    await store.keep(PREFIX, files, b"{}", ".mark")
+    await store.drop(PREFIX)
+    await store.drop(PREFIX)
+    assert {path.name for path in root.iterdir()} == {MARKER_NAME}
+
+
+async def test_what_killed_writers_left_is_swept(store: LocalStore, root: Path) -> None:
+    await store.prepare()
+    (root / "u1/.tmp~s1~00000000").mkdir(parents=True)
+    (root / "u2/.tmp~s1~00000000").mkdir(parents=True)
+    (root / "u2/s2").mkdir()
+    await store.sweep()
+    assert {str(path.relative_to(root)) for path in root.rglob("*")} == {
+        MARKER_NAME,
+        "u2",
+        "u2/s2",
+    }
+
+
+async def test_a_failed_put_leaves_no_empty_folders(
+    store: LocalStore, root: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(AteError):
+        await store.put(PREFIX, {"gone.img": tmp_path / "gone.img"}, b"{}")
+    assert {path.name for path in root.iterdir()} == {MARKER_NAME}
+
+
+async def test_a_listing_says_what_is_there_and_not_what_should_be(
+    store: LocalStore, root: Path, files: dict[str, Path]
+) -> None:
+    await store.put(PREFIX, files, b"{}")
+    (root / PREFIX / "pages.img").unlink()
+    (root / PREFIX / "sub").mkdir()
+    assert await store.listing(PREFIX) == {"manifest.json": 2, "checkpoint.img": 14}
+    assert await store.listing("team-a/u1/never") == {}
+
+
+async def test_parts_of_files_are_read(store: LocalStore, files: dict[str, Path]) -> None:
+    await store.put(PREFIX, files, b"{}")
+    assert await store.read(PREFIX, "pages.img", 2, 3) == b"ges"
+    assert await store.read(PREFIX, "pages.img", 6, 100) == b"img"
+    with pytest.raises(AteError) as caught:
+        await store.read(PREFIX, "never.img", 0, 1)
+    assert caught.value.reason is Reason.SNAPSHOT_NOT_FOUND

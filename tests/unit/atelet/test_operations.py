@@ -343,3 +343,15 @@ async def test_records_are_kept_for_a_day(
 async def test_an_unreadable_record_is_none(paths: NodePaths, records: Records) -> None:
     paths.outcome("op").write_text('{"boot_id": "boot-1", "call"')
     assert await records.read("op") is None
+
+
+async def test_a_record_that_is_being_written_is_not_swept(
+    records: Records, paths: NodePaths
+) -> None:
+    half = paths.operations / ".tmp~op.json~00000000"
+    half.write_text("{")
+    await records.sweep()
+    assert half.exists()
+    os.utime(half, (1, 1))
+    await records.sweep()
+    assert not half.exists()
