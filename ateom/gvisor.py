@@ -201,7 +201,8 @@ class RunscRuntime:
         gone = await end_all(list(targets))
         await _reap(targets, is_thorough=True)
         if not gone or self._scan(sandbox_id):
-            msg = f"sandbox {sandbox_id} has processes that do not end"
+            left = [each.pid for each in {*targets, *self._scan(sandbox_id)} if each.is_alive()]
+            msg = f"sandbox {sandbox_id} has processes that do not end: {sorted(left)[:8]}"
             raise SandboxRuntimeError(Failure.REFUSED, msg)
         for path in self._files(sandbox_id):
             path.unlink(missing_ok=True)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # How long the end of a sandbox may come after the error of the command that it died under.
 _DEATH_S: Final = 1.0
+# How long a clean slot is waited for: with the slowest delete, less than who asks for it waits.
+_NETWORK_S: Final = 4.0
 _DEADLY: Final = frozenset({Failure.DIED, Failure.MISSING})
 
 
@@ -177,7 +179,12 @@ class Sandboxes:
             AteError: NODE_UNAVAILABLE: it cannot; the message is why nobody else may have it.
         """
         await self.remove(slot)
-        await self.await_network(slot)
+        try:
+            async with asyncio.timeout(_NETWORK_S):
+                await self.await_network(slot)
+        except TimeoutError as exc:
+            msg = f"cannot make the network of slot {slot.name}: not within {_NETWORK_S:g} s"
+            raise AteError(Reason.NODE_UNAVAILABLE, msg, report=failures.GONE) from exc
 
     async def remove(self, slot: Slot, phases: Phases | None = None) -> None:
         """End whatever the slot holds and prove it gone.

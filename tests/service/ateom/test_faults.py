@@ -148,3 +148,16 @@ async def test_something_else_than_runsc_is_refused_at_the_start(stopped_lab: La
     lab.config = type(lab.config)(lab.config.state_dir, lab.config.runsc.parent / "no", "none")
     error = await refused(lab.start())
     assert "cannot start" in error.message
+
+
+async def test_an_output_that_cannot_be_opened_is_no_fault_of_image_or_snapshot(
+    suspended: Lab,
+) -> None:
+    lab = suspended
+    for epoch in (3, 4):
+        lab.output("a", epoch).mkdir(parents=True)
+    for call in (lab.run("a", 3), lab.restore("a", 4)):
+        error = await refused(call)
+        assert error.reason is Reason.NODE_UNAVAILABLE
+        assert "output.log: Is a directory" in error.message
+        assert await is_empty(lab)
