@@ -60,17 +60,19 @@ class Place:
 class Places:
     """The stores of this node, one a root."""
 
-    def __init__(self, paths: NodePaths, state_dir: Path, threads: Threads) -> None:
+    def __init__(self, paths: NodePaths, state_dir: Path, threads: Threads, far: Threads) -> None:
         """Make it.
 
         Args:
             paths: Of the node; its `snapshots` folder holds the local ones.
             state_dir: What `file:relative` is relative to.
-            threads: For file work.
+            threads: For file work on the node.
+            far: For file work on what may be a mount, which must not keep the node from its own.
         """
         self._paths = paths
         self._state_dir = state_dir
         self._threads = threads
+        self._far = far
         self._stores: dict[Path, LocalStore] = {}
 
     def of(self, destination: Destination) -> Place:
@@ -128,5 +130,6 @@ class Places:
     def _store(self, root: Path) -> LocalStore:
         store = self._stores.get(root)
         if store is None:
-            store = self._stores[root] = LocalStore(root, self._threads)
+            threads = self._threads if root == self._paths.snapshots else self._far
+            store = self._stores[root] = LocalStore(root, threads)
         return store

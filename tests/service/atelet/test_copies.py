@@ -126,6 +126,16 @@ async def test_a_store_that_is_back_in_time_harms_nobody(running: Lab) -> None:
     assert running.ateom.verbs() == ["CheckpointWorkload", "DeleteWorkload"]
 
 
+async def test_an_upload_to_a_mount_that_does_not_answer_ends(running: Lab) -> None:
+    """Its thread is in the kernel: here, for longer than an upload may stand still."""
+    atefail.configure(f"atelet.objects.place={len(FILES)}*off->1*delay(600)")
+    with refused() as errors:
+        await running.checkpoint(running.fence())
+    assert errors[0].reason is Reason.SNAPSHOT_UPLOAD_FAILED
+    assert "no progress" in errors[0].message
+    assert errors[0].report == Report(sandbox=Sandbox.PAUSED, copy=Copy.LOCAL)
+
+
 async def test_nothing_is_left_on_the_node_after_success(running: Lab) -> None:
     await running.checkpoint(running.fence())
     assert files(running.paths.snapshots) == {MARKER_NAME}

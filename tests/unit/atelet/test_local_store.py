@@ -42,6 +42,10 @@ def tree(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
 
 
+def everything(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*")}
+
+
 async def test_what_was_put_is_there_with_its_manifest(
     store: LocalStore, root: Path, files: dict[str, Path]
 ) -> None:
@@ -254,7 +258,7 @@ async def test_what_is_dropped_is_gone_with_its_empty_folders(
     await store.keep(PREFIX, files, b"{}", ".mark")
     await store.drop(PREFIX)
     await store.drop(PREFIX)
-    assert {path.name for path in root.iterdir()} == {MARKER_NAME}
+    assert everything(root) == {MARKER_NAME}
 
 
 async def test_what_killed_writers_left_is_swept(store: LocalStore, root: Path) -> None:
@@ -263,11 +267,7 @@ async def test_what_killed_writers_left_is_swept(store: LocalStore, root: Path) 
     (root / "u2/.tmp~s1~00000000").mkdir(parents=True)
     (root / "u2/s2").mkdir()
     await store.sweep()
-    assert {str(path.relative_to(root)) for path in root.rglob("*")} == {
-        MARKER_NAME,
-        "u2",
-        "u2/s2",
-    }
+    assert everything(root) == {MARKER_NAME, "u2", "u2/s2"}
 
 
 async def test_a_failed_put_leaves_no_empty_folders(
@@ -275,7 +275,7 @@ async def test_a_failed_put_leaves_no_empty_folders(
 ) -> None:
     with pytest.raises(AteError):
         await store.put(PREFIX, {"gone.img": tmp_path / "gone.img"}, b"{}")
-    assert {path.name for path in root.iterdir()} == {MARKER_NAME}
+    assert everything(root) == {MARKER_NAME}
 
 
 async def test_a_listing_says_what_is_there_and_not_what_should_be(

@@ -15,7 +15,7 @@ STATE = Path("/state")
 
 @pytest.fixture
 def places(threads: Threads) -> Places:
-    return Places(NodePaths(STATE / "node"), STATE, threads)
+    return Places(NodePaths(STATE / "node"), STATE, threads, threads)
 
 
 def external(places: Places, uri: str) -> Place:

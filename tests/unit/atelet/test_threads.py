@@ -1,7 +1,9 @@
 """Nothing is still being written when a cancelled caller goes on."""
 
 import asyncio
+import errno
 import threading
+from collections.abc import Iterator
 
 import pytest
 
@@ -52,3 +54,53 @@ async def test_an_error_of_the_thread_is_the_callers(threads: Threads) -> None:
 
     with pytest.raises(OSError, match="full"):
         await threads.run(work)
+
+
+class Hung:
+    """Work on a mount that does not answer; it stays in its thread until `answer`."""
+
+    def __init__(self) -> None:
+        self.answer = threading.Event()
+        self.begun = threading.Event()
+
+    def __call__(self, _stop: threading.Event | None = None) -> None:
+        self.begun.set()
+        self.answer.wait(5)
+
+
+@pytest.fixture
+def far() -> Iterator[Threads]:
+    it = Threads(patience_s=0.05)
+    yield it
+    it.close()
+
+
+async def test_who_has_waited_long_enough_for_a_mount_goes_on_without_it(far: Threads) -> None:
+    hung = Hung()
+    with pytest.raises(OSError, match="no answer") as caught:
+        await far.run(hung)
+    assert caught.value.errno == errno.ETIMEDOUT
+    hung.answer.set()
+
+
+async def test_long_work_on_a_mount_may_take_its_time_until_it_is_to_stop(far: Threads) -> None:
+    hung = Hung()
+    task = asyncio.create_task(far.run_stoppable(hung))
+    await asyncio.wait([task], timeout=0.1)
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert not hung.answer.is_set(), "the thread is still there, and nobody waits for it"
+    hung.answer.set()
+
+
+async def test_what_waits_behind_hung_work_never_begins(far: Threads) -> None:
+    hung = [Hung() for _ in range(20)]
+    await asyncio.gather(*(far.run(work) for work in hung), return_exceptions=True)
+    for work in hung:
+        work.answer.set()
+    far.close()
+    begun = [work.begun.is_set() for work in hung]
+    assert any(begun)
+    assert not all(begun)
