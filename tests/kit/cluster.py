@@ -32,7 +32,7 @@ from ateom.process import subreaper
 from ateom.runtime import SandboxRuntime
 from atepb import ateapi_pb2 as pb
 from atepb import ateapi_pb2_grpc as rpc
-from aterpc.channels import call, stream
+from aterpc.channels import RequestT, ResponseT, UnaryMethod, call, stream
 from tests.kit import base_state, invariants, lives
 from tests.kit.counted_engine import open_counted
 from tests.kit.eventually import eventually
@@ -261,6 +261,10 @@ class Cluster:
         return ateom_app.running(config, make_runtime=make_runtime, transport=self.net.transport)
 
     # What users ask for.
+
+    async def ask(self, method: UnaryMethod[RequestT, ResponseT], request: RequestT) -> ResponseT:
+        """Make any other call."""
+        return await call(method, request, timeout_s=CALL_S)
 
     async def apply(self, document: str) -> pb.Resource:
         """Apply a document of YAML."""

@@ -201,13 +201,16 @@ class MachineRuntime:
 
     async def boot(self, launch: Launch, phases: Phases) -> Processes:
         await self._do("boot", launch.id)
+        _say(launch, "booted")
         return self._machine.start(launch.id, 0)
 
     async def restore(
         self, launch: Launch, image: Path, phases: Phases, *, is_retry: bool
     ) -> Processes:
         await self._do("restore", launch.id)
-        return self._machine.start(launch.id, count_in(image))
+        count = count_in(image)
+        _say(launch, f"goes on at {count}")
+        return self._machine.start(launch.id, count)
 
     async def pause(self, sandbox_id: str, phases: Phases) -> None:
         await self._do("pause", sandbox_id)
@@ -279,6 +282,11 @@ class MachineRuntime:
         if not sandbox.is_alive:
             raise SandboxRuntimeError(Failure.DIED, f"sandbox {sandbox_id} has ended")
         return sandbox
+
+
+def _say(launch: Launch, what: str) -> None:
+    with launch.output.open("a") as output:
+        output.write(f"{what}\n")
 
 
 def count_in(image: Path) -> int:

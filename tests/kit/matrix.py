@@ -21,8 +21,8 @@ from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atefail.terms import AFTER
 from atepb import ateapi_pb2 as pb
-from tests.kit import invariants, lives
-from tests.kit.cluster import Cluster, cluster
+from tests.kit import base_state, invariants, lives
+from tests.kit.cluster import Cluster, cluster, ref
 from tests.kit.eventually import eventually
 from tests.kit.machine import Fault
 from tests.kit.virtual_loop import VirtualLoop
@@ -33,8 +33,9 @@ LASTS_S: Final = 300.0
 LINGERS_S: Final = 3.0
 PATIENCE_S: Final = 1000.0
 # What nobody knows any more is removed by then.
-KEPT_S: Final = 75.0
+KEPT_S: Final = 130.0
 
+_KIND: Final = "ActorTemplate"
 Step = Callable[[Cluster], Awaitable[object]]
 
 
@@ -220,6 +221,59 @@ async def look(it: Cluster) -> None:
     await it.dump()
 
 
+async def forget_image(it: Cluster) -> None:
+    """The node has no unpacked image: the next start unpacks it."""
+    images = it.paths().images
+    images.unlink()
+    images.mkdir()
+
+
+async def administer(it: Cluster) -> None:
+    """Make, change and delete what is no actor, in a way that may be repeated."""
+    atespace, done = (
+        "other",
+        (Reason.ALREADY_EXISTS, Reason.ATESPACE_NOT_FOUND, Reason.RESOURCE_NOT_FOUND),
+    )
+    await it.apply(base_state.template(it.folder, "other"))
+    calls: tuple[tuple[Any, Any], ...] = (
+        (it.actors.CreateAtespace, pb.CreateAtespaceRequest(name=atespace)),
+        (it.actors.GetAtespace, pb.GetAtespaceRequest(name=atespace)),
+        (it.actors.ListAtespaces, pb.ListAtespacesRequest()),
+        (it.actors.DeleteAtespace, pb.DeleteAtespaceRequest(name=atespace)),
+        (it.actors.UpdateActor, pb.UpdateActorRequest(actor_ref=ref("a"))),
+        (it.actors.ListActors, pb.ListActorsRequest()),
+        (
+            it.catalog.GetResource,
+            pb.GetResourceRequest(kind=_KIND, namespace="default", name="other"),
+        ),
+        (it.catalog.ListResources, pb.ListResourcesRequest()),
+        (
+            it.catalog.DeleteResource,
+            pb.DeleteResourceRequest(kind=_KIND, namespace="default", name="other"),
+        ),
+    )
+    for method, request in calls:
+        try:
+            await it.ask(method, request)
+        except AteError as exc:
+            # What an earlier try has done.
+            if exc.reason not in done:
+                raise
+
+
+async def refuse_snapshot(it: Cluster) -> None:
+    """The runtime refuses a sound snapshot twice, and is sound itself."""
+    it.machine.heal()
+    it.machine.fail("restore", Fault.REFUSED, Fault.REFUSED)
+    try:
+        await it.resume(timeout_s=PATIENCE_S)
+    except AteError as exc:
+        if exc.reason is not Reason.RUNTIME_RESTORE_FAILED:
+            raise
+    finally:
+        it.machine.heal()
+
+
 async def assert_status(it: Cluster, status: str) -> None:
     assert await it.status() == status
 
@@ -252,6 +306,7 @@ _AGAIN: Final = frozenset({Reason.ALREADY_EXISTS, Reason.ACTOR_NOT_FOUND})
 WORKFLOWS: Final = (
     Workflow("create", (), create, ("SUSPENDED",), again=_AGAIN),
     Workflow("first resume", (create,), resume, ("RUNNING",)),
+    Workflow("first resume with a new image", (create, forget_image), resume, ("RUNNING",)),
     Workflow("resume", _SAVED, resume, ("RUNNING",), 1, 1, crashes_by=_RESTORE_FAILS),
     Workflow("resume of paused", _PAUSED, resume, ("RUNNING",), 1, 1, crashes_by=_RESTORE_FAILS),
     Workflow("suspend", _RUNNING, suspend, ("SUSPENDED",), 2, 1, _GOES_ON, _SAVE_FAILS),
@@ -283,6 +338,16 @@ WORKFLOWS: Final = (
     Workflow(
         "revert to salvage", (*_RUNNING, fail_upload), revert, ("PAUSED",), 2, 2, is_crashed=True
     ),
+    Workflow(
+        "resume refused",
+        _SAVED,
+        refuse_snapshot,
+        ("CRASHED", "RUNNING"),
+        1,
+        1,
+        again=frozenset({Reason.ACTOR_CRASHED}),
+    ),
+    Workflow("administer", _RUNNING, administer, ("RUNNING",), 2, 1),
     Workflow("look", _RUNNING, look, ("RUNNING",), 2, 1),
     Workflow("restart of all", _RUNNING, restart_all, ("RUNNING",), 2, 1, is_call=False),
     Workflow("restart of machine", _RUNNING, restart_machine, ("CRASHED",), 1, 1, is_call=False),
