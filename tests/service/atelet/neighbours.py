@@ -58,6 +58,7 @@ class FakeAteom(ateom_pb2_grpc.AteomServicer):
         calls: (verb, request) in their order.
         before: {verb: what happens before it has an effect}; may raise.
         slots: The table.
+        writes: Names of the files that a checkpoint is said to be made of.
     """
 
     def __init__(self, paths: NodePaths, slots: int = 2) -> None:
@@ -66,6 +67,7 @@ class FakeAteom(ateom_pb2_grpc.AteomServicer):
         self.calls: list[tuple[str, Any]] = []
         self.before: dict[str, Hook] = {}
         self.changed = Changed()
+        self.writes = sorted(FILES)
         self.slots = {
             f"w{number}": pb.Slot(
                 uid=f"w{number}",
@@ -146,7 +148,7 @@ class FakeAteom(ateom_pb2_grpc.AteomServicer):
         _write(Path(request.checkpoint_dir))
         await self._hook("written", request)
         return pb.CheckpointWorkloadResponse(
-            snapshot_files=sorted(FILES), phases=[phase("runsc.checkpoint")], runtime=RUNTIME
+            snapshot_files=self.writes, phases=[phase("runsc.checkpoint")], runtime=RUNTIME
         )
 
     async def ResumeWorkload(
@@ -188,8 +190,8 @@ class FakeAteom(ateom_pb2_grpc.AteomServicer):
         self.calls.append((verb, request))
         slot, fence = self.slots[request.slot_uid], request.fence
         if fence.claim < slot.claim or fence.ateom_boot_id not in ("", self.boot_id):
-            report = Report(sandbox=Sandbox.UNTOUCHED)
-            raise AteError(Reason.STALE_EPOCH, "the caller is old", report=report)
+            # No report: an earlier try may have reached it.
+            raise AteError(Reason.STALE_EPOCH, "the caller is old")
         slot.claim = fence.claim
         self.changed.set()
         await self._hook(verb, request)
