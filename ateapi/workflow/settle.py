@@ -85,8 +85,8 @@ class Settlement:
         return _as_crash(error, crashed)
 
     async def _back(self, state: OperationState, error: AteError, *, freed: bool) -> AteError:
-        if state.uploads and error.reason is Reason.NODE_UNAVAILABLE:
-            error = _away(state, error)
+        if state.uploads and _is_no_answer(error):
+            error = _away(state, self.node.clients.name_of(state.node_id), error)
         fate = WorkerFate.KEEP
         if state.verb is Verb.RESUME:
             fate = WorkerFate.FREE if freed else WorkerFate.QUARANTINE
@@ -320,9 +320,15 @@ def _as_failure(error: AteError, actor: ActorRow) -> AteError:
     )
 
 
-def _away(state: OperationState, error: AteError) -> AteError:
+def _is_no_answer(error: AteError) -> bool:
+    """Whether a node said nothing: one that answers knows at least what it did not touch."""
+    is_unknown = error.report.sandbox is Sandbox.UNKNOWN
+    return error.reason is Reason.NODE_UNAVAILABLE and is_unknown
+
+
+def _away(state: OperationState, node: str, error: AteError) -> AteError:
     """Say that no other node can do it: the only copy is on the one that is away."""
-    msg = f"cannot suspend {state.ref}: its only copy is on node {state.node_id}, which is away"
+    msg = f"cannot suspend {state.ref}: its only copy is on node {node}, which is away"
     return AteError(Reason.LOCALITY_UNSATISFIABLE, msg, metadata=error.metadata)
 
 

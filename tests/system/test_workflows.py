@@ -382,3 +382,23 @@ async def test_a_paused_actor_whose_node_is_away_stays_paused(tmp_path: Path) ->
         node.faults.clear()
         await it.do("suspend", ref)
         await assert_at_rest(it, node, ref, "SUSPENDED")
+
+
+async def test_a_node_that_answers_is_not_said_to_be_away(tmp_path: Path) -> None:
+    """It could not write down what it was to do, for example."""
+    full = AteError(
+        Reason.NODE_UNAVAILABLE,
+        "cannot record the operation",
+        report=Report(sandbox=Sandbox.UNTOUCHED),
+    )
+    async with control_and_node(tmp_path) as (it, node):
+        ref = await it.prepare()
+        await it.do("resume", ref)
+        await it.do("pause", ref)
+        node.fail("Upload", Fault("before", full))
+        with pytest.raises(AteError, match="cannot record the operation") as caught:
+            await it.do("suspend", ref)
+        assert caught.value.reason is Reason.NODE_UNAVAILABLE
+        assert caught.value.metadata["actorStatus"] == "STATUS_PAUSED"
+        await it.do("suspend", ref)
+        await assert_at_rest(it, node, ref, "SUSPENDED")
