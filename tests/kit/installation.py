@@ -113,7 +113,7 @@ class Installation:
             assert not path.exists()
 
         await eventually(switched, every_s=0.002)
-        assert answer.read_text() == ""
+        assert not answer.read_text(), answer.read_text()
 
     async def down(self, *, now: bool = False) -> Done:
         return await ate("down", "--state-dir", str(self.state_dir), *(["--now"] if now else []))
