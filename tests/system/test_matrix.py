@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 import atefail
-from tests.kit.matrix import MODES, WORKFLOWS, Case, Mode, Workflow, cases, passed_by
+from tests.kit.matrix import MODES, Case, Mode, cases, passed_by
+from tests.kit.workflows import WORKFLOWS, Workflow
 
 Passed = Callable[[Workflow], list[str]]
 # Failpoints that no workflow of the matrix passes, and why.
