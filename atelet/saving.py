@@ -202,9 +202,13 @@ class Saving:
 
     def reported(self, exc: AteError) -> AteError:
         """Say with an error what there is beside the sandbox."""
-        report = exc.report
-        if report.copy is Copy.UNKNOWN:
-            report = Report(sandbox=report.sandbox, copy=self.copy)
+        sandbox, copy = exc.report.sandbox, exc.report.copy
+        if exc.reason is Reason.WORKER_UNREACHABLE:
+            # It was not touched, but nobody could say whether it is there at all.
+            sandbox = Sandbox.UNKNOWN
+        if copy is Copy.UNKNOWN:
+            copy = self.copy
+        report = Report(sandbox=sandbox, copy=copy)
         return reported(exc, report).with_metadata(snapshot=self.place.snapshot_id)
 
     def _occupied(self, why: str) -> AteError:

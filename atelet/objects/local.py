@@ -1,14 +1,12 @@
 """Snapshots in a folder of this machine."""
 
 import contextlib
-import json
 import os
 import shutil
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
@@ -16,13 +14,12 @@ from atefail import SYSTEM, effect
 from atelet import files as fs
 from atelet.faults import text_of
 from atelet.objects import browsing
-from atelet.objects.base import MARKER_NAME, Progress, unavailable
+from atelet.objects.base import Progress, unavailable
+from atelet.objects.mark import Mark
 from atelet.objects.placing import place
 from atelet.threads import StoppedError, Threads
 from atenode.manifest import MAX_BYTES
 from atenode.paths import MANIFEST_NAME
-
-_MARKER: Final = json.dumps({"version": 1}).encode() + b"\n"
 
 
 class LocalStore:
@@ -32,15 +29,17 @@ class LocalStore:
     linked, not copied, and a fetch gives the folder itself.
     """
 
-    def __init__(self, root: Path, threads: Threads) -> None:
+    def __init__(self, root: Path, threads: Threads, memory: Path | None = None) -> None:
+        """Make it; `memory` is where the node remembers which store it is."""
         self._root = root
+        self._mark = Mark(root, memory)
         self._threads = threads
         # Folders of an actor are made and removed by different snapshots of it.
         self._folders = threading.Lock()
 
     async def prepare(self) -> None:
         with self._mapped("prepare"):
-            await self._threads.run(self._prepare)
+            await self._threads.run(self._mark.make)
 
     async def free_bytes(self) -> int:
         with self._mapped("measure"):
@@ -113,27 +112,13 @@ class LocalStore:
         with self._mapped("delete"):
             await self._threads.run(lambda: _remove_all_leftovers(self._root))
 
-    @effect("atelet.objects.prepare", SYSTEM)
-    def _prepare(self) -> None:
-        fs.make_folders(self._root, durable=True)
-        with contextlib.suppress(FileExistsError):
-            marker = self._root / MARKER_NAME
-            if not marker.exists():
-                fs.write_new(marker, _MARKER, durable=True)
-                fs.sync(self._root)
-
     def _folder(self, prefix: str) -> Path:
         """Return the folder of a snapshot.
 
         Raises:
-            AteError: STORAGE_UNAVAILABLE: the root carries no marker object.
+            AteError: STORAGE_UNAVAILABLE: the root does not carry the marker object that it had.
         """
-        if not (self._root / MARKER_NAME).exists():
-            msg = (
-                f"cannot use {self._root} as a store of snapshots: it has no {MARKER_NAME}, so it"
-                " is not the folder that snapshots were written to (a missing mount?)"
-            )
-            raise unavailable(msg)
+        self._mark.check()
         return self._root / prefix
 
     @effect("atelet.objects.manifest", SYSTEM)
@@ -165,7 +150,7 @@ class LocalStore:
 
     @effect("atelet.objects.put", SYSTEM)
     def _put(self, put: "_Put", stop: threading.Event) -> None:
-        self._prepare()
+        self._mark.make()
         final = self._folder(put.prefix)
         if not put.mark and (final / MANIFEST_NAME).exists():
             # Its writer may have been killed before this.

@@ -130,6 +130,9 @@ class Places:
     def _store(self, root: Path) -> LocalStore:
         store = self._stores.get(root)
         if store is None:
-            threads = self._threads if root == self._paths.snapshots else self._far
-            store = self._stores[root] = LocalStore(root, threads)
+            if root == self._paths.snapshots:
+                store = LocalStore(root, self._threads)
+            else:
+                store = LocalStore(root, self._far, self._paths.known_store(str(root)))
+            self._stores[root] = store
         return store
