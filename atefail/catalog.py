@@ -146,6 +146,7 @@ CATALOG: Final[Mapping[str, Kind]] = {
     "atelet.objects.publish": Kind.SYSTEM,
     "atelet.objects.put": Kind.SYSTEM,
     "atelet.objects.read": Kind.SYSTEM,
+    "atelet.objects.remember": Kind.SYSTEM,
     "atelet.objects.sweep": Kind.SYSTEM,
     "atelet.records.read": Kind.SYSTEM,
     "atelet.records.remove": Kind.SYSTEM,

@@ -16,6 +16,7 @@ On-node layout, below the node's base folder:
         output.log                                   stdout and stderr of the program
     snapshots/<actor uid>/<snapshot id>/             local snapshots: of paused actors, of suspends
                                                      until their upload is done, salvage
+    stores/<digest of its place>.json                which store of snapshots was at a place
     logs/<actor uid>/<epoch>.log                     output of ended activations
     images/                                          unpacked images, shared by activations
     runsc/                                           runsc's state root
@@ -24,6 +25,7 @@ Names come from requests: every component is checked here, so that no request ca
 outside of the base folder.
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +135,10 @@ class NodePaths:
     def snapshots(self) -> Path:
         """Local snapshots."""
         return self.base / "snapshots"
+
+    def known_store(self, place: str) -> Path:
+        """Mark of the store of snapshots that was at a place."""
+        return self.base / "stores" / f"{hashlib.sha256(place.encode()).hexdigest()[:16]}.json"
 
     @property
     def logs(self) -> Path:

@@ -1,8 +1,8 @@
 """The marker object of a store, and what this node remembers of it.
 
-An empty folder where a mount is missing looks like a store in which every snapshot is lost, and the
-first upload would make it one that nobody suspects any more. So the mark names the store, a node
-remembers the name of each store that it has seen, and what is at that place later must say the same.
+An empty folder where a mount is missing looks like a store in which every snapshot is lost, and
+the first upload would make it one that nobody suspects any more. So the mark names the store, a
+node remembers the mark of each store that it has used, and what is there later must carry it.
 """
 
 import contextlib

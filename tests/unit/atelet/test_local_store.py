@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import threading
+import uuid
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,14 @@ def tree(root: Path) -> set[str]:
 
 def everything(root: Path) -> set[str]:
     return {str(path.relative_to(root)) for path in root.rglob("*")}
+
+
+def moved(path: Path, name: str) -> Path:
+    return path.rename(path.with_name(name))
+
+
+def folder(path: Path) -> None:
+    path.mkdir()
 
 
 async def test_what_was_put_is_there_with_its_manifest(
@@ -162,8 +171,91 @@ async def test_a_root_without_marker_is_a_wrong_mount_and_nothing_is_lost(
 
 async def test_the_marker_is_a_versioned_object(store: LocalStore, root: Path) -> None:
     await store.prepare()
+    marked = (root / MARKER_NAME).read_bytes()
     await store.prepare()
-    assert json.loads((root / MARKER_NAME).read_bytes()) == {"version": 1}
+    assert (root / MARKER_NAME).read_bytes() == marked
+    said = json.loads(marked)
+    assert said == {"version": 1, "store": str(uuid.UUID(said["store"]))}
+
+
+class TestRemembered:
+    """A node knows a store again, over restarts too, and takes no other folder for it."""
+
+    @pytest.fixture
+    def memory(self, tmp_path: Path) -> Path:
+        return tmp_path / "node/stores/1.json"
+
+    @pytest.fixture
+    def opened(self, root: Path, threads: Threads, memory: Path) -> Callable[[], LocalStore]:
+        return lambda: LocalStore(root, threads, memory)
+
+    @pytest.mark.parametrize("is_there", [True, False], ids=["empty", "no folder"])
+    async def test_a_missing_mount_is_not_made_a_new_store_by_a_write(
+        self,
+        opened: Callable[[], LocalStore],
+        root: Path,
+        memory: Path,
+        files: dict[str, Path],
+        is_there: bool,
+    ) -> None:
+        await opened().put(PREFIX, files, b"{}")
+        mounted = moved(root, "unmounted")
+        if is_there:
+            folder(root)
+        with pytest.raises(AteError, match=f"has no {MARKER_NAME} any more.*{memory}") as caught:
+            await opened().put("team-a/u1/s2", files, b"{}")
+        assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+        with pytest.raises(AteError, match="missing mount"):
+            await opened().manifest(PREFIX)
+        if is_there:
+            moved(root, "empty")
+        moved(mounted, root.name)
+        assert await opened().manifest(PREFIX) == b"{}"
+
+    async def test_another_store_at_its_place_is_a_wrong_mount(
+        self,
+        opened: Callable[[], LocalStore],
+        root: Path,
+        tmp_path: Path,
+        threads: Threads,
+        files: dict[str, Path],
+    ) -> None:
+        store = opened()
+        await store.put(PREFIX, files, b"{}")
+        moved(root, "ours")
+        other = LocalStore(tmp_path / "other", threads)
+        await other.prepare()
+        moved(tmp_path / "other", root.name)
+        for wrong in (
+            store.manifest(PREFIX),
+            store.fetch(PREFIX, list(files), again=True),
+            opened().put("team-a/u1/s2", files, b"{}"),
+            opened().delete(PREFIX),
+        ):
+            with pytest.raises(AteError, match="of another store") as caught:
+                await wrong
+            assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+
+    async def test_it_begins_anew_when_the_memory_is_removed(
+        self,
+        opened: Callable[[], LocalStore],
+        root: Path,
+        memory: Path,
+        files: dict[str, Path],
+    ) -> None:
+        store = opened()
+        await store.put(PREFIX, files, b"{}")
+        moved(root, "gone")
+        moved(memory, "removed")
+        await store.put(PREFIX, files, b"{}")
+        assert await opened().manifest(PREFIX) == b"{}"
+
+    async def test_a_memory_that_cannot_be_written_keeps_nobody_from_the_store(
+        self, opened: Callable[[], LocalStore], memory: Path, files: dict[str, Path]
+    ) -> None:
+        memory.parent.parent.write_text("a file is in the way")
+        await opened().put(PREFIX, files, b"{}")
+        assert await opened().manifest(PREFIX) == b"{}"
 
 
 @pytest.mark.parametrize("again", [True, False])
