@@ -1,18 +1,19 @@
 """`ate dump`: everything that is kept of an actor, as one tar."""
 
 import contextlib
-import errno
 import os
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NoReturn
 
 import click
 
-from atectl import options, output
+from atectl import failure, options, output
 from atectl.connection import Session
 from atectl.options import Service
 from atectl.tar import TarStream
@@ -24,7 +25,6 @@ STDOUT: Final = "-"
 # What is missing, and why: the service and nodes write such files.
 _NOTES: Final = frozenset({"NOTES.txt", "ERROR.txt"})
 _MOST_NOTES_BYTES: Final = 64 * 1024
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 @click.group()
@@ -48,10 +48,11 @@ def _actor(*, name: str, atespace: str, path: str, force: bool, service: Service
     """
     request = pb.DumpActorRequest(actor_ref=pb.ActorRef(atespace=atespace, name=name))
     if path == STDOUT:
-        _check_no_terminal()
+        _check_output()
         done = service.run(lambda session: _fetch(session, request, sys.stdout.buffer))
     else:
-        file = Path(path)
+        # A link stays one; /dev/stdout is one.
+        file = Path(os.path.realpath(path))
         _check_free(file, force=force)
         with _written(file) as opened:
             done = service.run(lambda session: _fetch(session, request, opened))
@@ -110,7 +111,10 @@ class _Notes:
         ]
 
 
-def _check_no_terminal() -> None:
+def _check_output() -> None:
+    if sys.stdout is None:
+        msg = "cannot write standard output: it is closed"
+        raise AteError(Reason.INVALID_ARGUMENT, msg)
     if sys.stdout.isatty():
         msg = "a tar is nothing for a terminal: --to FILE, or pipe it"
         raise click.UsageError(msg)
@@ -124,6 +128,10 @@ def _check_free(path: Path, *, force: bool) -> None:
     """
     if path.is_dir():
         msg = f"cannot write {path}: it is a folder"
+        raise AteError(Reason.INVALID_ARGUMENT, msg)
+    if path.exists() and not path.is_file():
+        # With --force it would not be written to but replaced.
+        msg = f"cannot write {path}: it is no plain file; --to - writes to standard output"
         raise AteError(Reason.INVALID_ARGUMENT, msg)
     if not force and os.path.lexists(path):
         msg = f"cannot write {path}: it exists; --force overwrites it"
@@ -139,17 +147,34 @@ def _written(path: Path) -> Iterator[IO[bytes]]:
     """
     scratch = ""
     try:
-        fd, scratch = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
-        with os.fdopen(fd, "wb") as opened:
-            yield opened
-            opened.flush()
-            os.fsync(opened.fileno())
-        Path(scratch).replace(path)
-        scratch = ""
+        with _no_sudden_end():
+            fd, scratch = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
+            with os.fdopen(fd, "wb") as opened:
+                yield opened
+                opened.flush()
+                os.fsync(opened.fileno())
+            Path(scratch).replace(path)
+            scratch = ""
     except OSError as exc:
-        reason = Reason.NODE_OUT_OF_RESOURCES if exc.errno in _FULL else Reason.INVALID_ARGUMENT
-        msg = f"cannot write {path}: {exc.strerror or exc}"
-        raise AteError(reason, msg) from exc
+        raise failure.unwritable(path, exc) from exc
     finally:
         if scratch:
             Path(scratch).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _no_sudden_end() -> Iterator[None]:
+    """Have it cleaned up on SIGTERM and SIGHUP too: an actor's memory would be left lying about."""
+    may_handle = threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGTERM, signal.SIGHUP) if may_handle else ()
+    former = {it: signal.signal(it, _end) for it in signals}
+    try:
+        yield
+    finally:
+        for it, handler in former.items():
+            signal.signal(it, handler)
+
+
+def _end(number: int, _frame: object) -> NoReturn:
+    # What a shell reports of a program that a signal ended.
+    raise SystemExit(128 + number)

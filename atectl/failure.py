@@ -1,5 +1,6 @@
 """How a failure ends the command: one line on standard error and an exit code, no traceback."""
 
+import errno
 import os
 import sys
 import traceback
@@ -17,10 +18,19 @@ EXIT_INTERRUPTED: Final = 130
 # 128 + SIGPIPE: what a shell reports of a program whose reader went away.
 EXIT_PIPE: Final = 141
 DEBUG_ENV: Final = "ATE_DEBUG"
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+# What writing to an open file says, and nothing else here.
+_UNWRITTEN: Final = _FULL | {errno.EIO, errno.EBADF}
 
 
 class ReaderLeftError(Exception):
     """Nobody reads what is written any more."""
+
+
+def unwritable(what: object, exc: OSError) -> AteError:
+    """Return what to say of a place that takes no more, or nothing at all."""
+    reason = Reason.NODE_OUT_OF_RESOURCES if exc.errno in _FULL else Reason.INVALID_ARGUMENT
+    return AteError(reason, f"cannot write {what}: {exc.strerror or exc}")
 
 
 def text_of(exc: AteError) -> str:
@@ -61,9 +71,11 @@ def run(command: Callable[[], object]) -> int:
 
 def _told(exc: Exception) -> int:
     if isinstance(exc, BrokenPipeError | ReaderLeftError):
-        # What is still in the buffer would be written, and complained about, at the end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return EXIT_PIPE
+    if isinstance(exc, OSError) and exc.filename is None and exc.errno in _UNWRITTEN:
+        _drop_output()
+        exc = unwritable("standard output", exc)
     if isinstance(exc, click.UsageError):
         _tell_usage(exc)
         return EXIT_USAGE
@@ -74,6 +86,11 @@ def _told(exc: Exception) -> int:
     else:
         _tell_bug(exc)
     return EXIT_FAILED
+
+
+def _drop_output() -> None:
+    """What is still in the buffer would be written, and complained about, at the end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _tell_usage(exc: click.UsageError) -> None:

@@ -8,6 +8,14 @@ from atectl.options import Service
 from atepb import ateapi_pb2 as pb
 
 
+def _named(_context: object, _option: object, said: str | None) -> str:
+    """Tell an empty name, which a script's variable may be, from none."""
+    if said == "":
+        msg = "a snapshot's name is not empty"
+        raise click.BadParameter(msg)
+    return said or ""
+
+
 @click.group()
 def revert() -> None:
     """Bring an actor back to one of its snapshots."""
@@ -17,7 +25,7 @@ def revert() -> None:
 @click.argument("name")
 @options.atespace_option
 @click.option(
-    "--to", "snapshot_id", default="", metavar="SNAPSHOT",
+    "--to", "snapshot_id", metavar="SNAPSHOT", callback=_named,
     help="A snapshot of `ate get snapshots`; else the newest that is good, salvage included.",
 )  # fmt: skip
 @click.option("--resume", is_flag=True, help="Resume it afterwards.")

@@ -160,6 +160,8 @@ class Actors(rpc.ActorServiceServicer):
             if isinstance(part, AteError):
                 raise part
             yield part
+        if self.silent is not None:
+            await self.silent.wait()
 
     async def ListActors(
         self, request: pb.ListActorsRequest, context: Context

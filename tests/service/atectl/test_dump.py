@@ -1,6 +1,10 @@
 """`ate dump`: a whole tar or none."""
 
+import asyncio
 import io
+import os
+import signal
+import sys
 import tarfile
 from pathlib import Path
 
@@ -9,6 +13,7 @@ import pytest
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atepb import ateapi_pb2 as pb
+from tests.kit.eventually import eventually
 from tests.service.atectl.conftest import Ate, Control
 
 COUNTER = ("actor", "counter", "-a", "demo")
@@ -146,6 +151,54 @@ async def test_where_a_dump_cannot_be_written_nothing_is_asked(
         f"ate: cannot write {to}: No such file or directory (INVALID_ARGUMENT)\n"
     )
     assert (folder.code, missing.code) == (1, 1)
+
+
+@pytest.mark.parametrize("flags", [[], ["--force"]])
+async def test_what_is_no_file_is_not_replaced_by_a_dump(
+    ate: Ate, control: Control, tmp_path: Path, flags: list[str]
+) -> None:
+    control.actors.add("demo", "counter")
+    control.actors.dump = [*WHOLE]
+    device = tmp_path / "device"
+    os.mkfifo(device)
+    result = await ate("dump", *COUNTER, "--to", str(device), *flags)
+    said = f"cannot write {device}: it is no plain file; --to - writes to standard output"
+    assert (result.code, result.err) == (1, f"ate: {said} (INVALID_ARGUMENT)\n")
+    assert device.is_fifo()
+
+
+async def test_a_link_to_a_dump_stays_one(ate: Ate, control: Control, tmp_path: Path) -> None:
+    control.actors.add("demo", "counter")
+    control.actors.dump = [*WHOLE]
+    link, file_ = linked(tmp_path)
+    assert (await ate("dump", *COUNTER, "--to", str(link), "--force")).code == 0
+    assert link.is_symlink()
+    assert "actor.json" in unpacked(file_.read_bytes())
+
+
+def linked(folder: Path) -> tuple[Path, Path]:
+    (folder / "file").write_bytes(b"former")
+    (folder / "link").symlink_to("file")
+    return folder / "link", folder / "file"
+
+
+async def test_a_dump_that_is_ended_leaves_no_file(control: Control, tmp_path: Path) -> None:
+    control.actors.add("demo", "counter")
+    control.actors.dump = [*file("pages.img", PAGES)]
+    control.actors.silent = asyncio.Event()
+    folder = tmp_path / "out"
+    os.mkdir(folder)  # noqa: PTH102  # beside an event loop
+    dumping = await asyncio.create_subprocess_exec(  # noqa: TID251  # the command itself
+        sys.executable, "-m", "atectl", "--endpoint", control.target,
+        "dump", *COUNTER, "--to", str(folder / "counter.tar"),
+    )  # fmt: skip
+
+    async def it_writes() -> None:
+        assert len(os.listdir(folder)) == 1  # noqa: PTH208
+
+    await eventually(it_writes, within_s=20)
+    dumping.terminate()
+    assert (await dumping.wait(), os.listdir(folder)) == (128 + signal.SIGTERM, [])  # noqa: PTH208
 
 
 async def test_a_dump_goes_to_standard_output(ate: Ate, control: Control) -> None:

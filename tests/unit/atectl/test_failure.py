@@ -74,3 +74,33 @@ def test_a_reader_that_went_away_is_told_as_a_shell_tells_it() -> None:
     finally:
         os.close(write)
     assert (done.returncode, done.stderr) == (failure.EXIT_PIPE, b"")
+
+
+def test_an_output_that_takes_nothing_is_told_in_a_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "atectl", "version"],
+        stdout=os.open("/dev/full", os.O_WRONLY),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    said = "ate: cannot write standard output: No space left on device (NODE_OUT_OF_RESOURCES)\n"
+    assert (done.returncode, done.stderr) == (1, said)
+
+
+def test_a_dump_to_a_closed_output_is_told_in_a_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    arguments = ["dump", "actor", "counter", "-a", "demo", "--to", "-"]
+    assert failure.run(lambda: cli.main(arguments, "ate", standalone_mode=False)) == 1
+    said = "ate: cannot write standard output: it is closed (INVALID_ARGUMENT)\n"
+    assert capsys.readouterr().err == said
+
+
+def test_an_empty_name_of_a_snapshot_is_not_the_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    arguments = ["revert", "actor", "counter", "-a", "demo", "--to", ""]
+    assert failure.run(lambda: cli.main(arguments, "ate", standalone_mode=False)) == 2
+    assert "a snapshot's name is not empty" in capsys.readouterr().err
