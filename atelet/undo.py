@@ -104,7 +104,7 @@ async def _look(
 ) -> pb.Snapshot | AteError | None:
     """Return the operation's snapshot when it is complete, an error when nobody can say."""
     if place is None or await _was_cancelled(records, fence.operation_id):
-        # Whatever is there, the sandbox went on from it.
+        # Whatever is there now, the sandbox went on from it, or is gone with nothing there.
         return None
     try:
         stored = await reader.find(place)

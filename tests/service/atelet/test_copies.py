@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -52,14 +53,16 @@ async def failed_upload(lab: Lab) -> pb.Fence:
     return fence
 
 
-async def cut_off_upload(lab: Lab, *, sandbox_lives: bool) -> pb.Fence:
+async def cut_off_upload(
+    lab: Lab, *, sandbox_lives: bool, at: str = "atelet.upload.put"
+) -> pb.Fence:
     """A suspend that is cut off in its upload by the end of atelet; returns its fence."""
     fence = lab.fence()
-    atefail.configure("atelet.upload.put=delay(60000)")
+    atefail.configure(f"{at}=delay(60000)")
     caller = asyncio.create_task(lab.checkpoint(fence))
 
     async def is_uploading() -> None:
-        assert atefail.counts().get("atelet.upload.put")
+        assert atefail.counts().get(at)
 
     await eventually(is_uploading)
     await lab.stop()
@@ -310,6 +313,57 @@ async def test_a_copy_that_the_sandbox_has_left_behind_is_not_uploaded(running: 
     assert files(running.paths.snapshots) == {MARKER_NAME}
 
 
+async def test_what_the_sandbox_has_left_behind_elsewhere_is_replaced(running: Lab) -> None:
+    """The upload was complete, its store away when the sandbox was let go on."""
+    fence = await cut_off_upload(running, sandbox_lives=True, at="atelet.upload.put:after")
+    assert (await running.stat("s1")).HasField("snapshot")
+    store = running.state / "snapshots"
+    store.rename(running.state / "away")
+    atefail.configure("atelet.ateom.ResumeWorkload:after=error(INTERNAL)")
+    with refused():
+        await running.cancel(fence.operation_id)
+    atefail.clear()
+    (running.state / "away").rename(store)
+    newer = b"page" * 50_000 + b"and more"
+
+    async def rewrite(_: object) -> None:
+        (running.paths.activation(ACTOR, 1).checkpoint / "pages.img").write_bytes(newer)
+
+    running.ateom.before["written"] = rewrite
+    answer = await running.checkpoint(running.fence(operation=fence.operation_id))
+    assert (running.folder("s1", local=False) / "pages.img").read_bytes() == newer
+    assert await running.verified("s1", answer.snapshot.manifest_digest) == answer.snapshot
+
+
+async def test_a_sandbox_is_not_let_go_on_while_its_copy_counts_as_the_newest(
+    running: Lab,
+) -> None:
+    fence = await failed_upload(running)
+    atefail.configure("atelet.copy.unmark=error(EIO)")
+    with refused() as errors:
+        await running.cancel(fence.operation_id)
+    assert errors[0].reason is Reason.STORAGE_UNAVAILABLE
+    assert running.ateom.phase("w0") == State.PHASE_PAUSED
+
+
+async def test_a_copy_that_cannot_be_marked_again_is_still_there(running: Lab) -> None:
+    fence = await failed_upload(running)
+
+    async def die(_: object) -> None:
+        running.ateom.hold("w0", State.PHASE_NONE)
+
+    running.ateom.before["ResumeWorkload"] = die
+    atefail.configure("atelet.copy.mark=error(ENOSPC)")
+    answer = await running.cancel(fence.operation_id)
+    assert answer.local_copy == (await running.stat("s1", local=True)).snapshot
+
+
+async def test_a_copy_that_cannot_be_flushed_keeps_no_suspend_from_ending(running: Lab) -> None:
+    atefail.configure("atelet.objects.flush=error(EIO)")
+    answer = await running.checkpoint(running.fence())
+    assert (await running.stat("s1")).snapshot == answer.snapshot
+
+
 async def test_a_copy_that_was_left_behind_is_not_called_the_last_state(running: Lab) -> None:
     fence = await WentOn.of(running)
     running.ateom.hold("w0", State.PHASE_NONE)
@@ -464,6 +518,11 @@ async def cut_off_at(lab: Lab, fence: pb.Fence, point: str, *, lives: bool) -> N
     await lab.reached()
 
 
+async def assert_nothing_kept(lab: Lab, point: str) -> None:
+    # The janitor of the new life may be at it.
+    assert files(lab.paths.snapshots) == {MARKER_NAME}, point
+
+
 async def is_safe(lab: Lab) -> bool:
     """Whether the snapshot is complete, in its place or on the node."""
     found = [await lab.stat("s1", local=local) for local in (True, False)]
@@ -501,6 +560,6 @@ async def test_a_kill_anywhere_loses_nothing_that_was_copied(lab: Lab, lives: bo
         else:
             await is_lost(lab, fence, point)
         await lab.app.janitor.sweep_copies()
-        assert files(lab.paths.snapshots) == {MARKER_NAME}, point
+        await eventually(partial(assert_nothing_kept, lab, point))
         await lab.reset(lab.fence(epoch=epoch, newer=True))
         await lab.delete("s1", local=False)

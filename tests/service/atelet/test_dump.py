@@ -235,6 +235,23 @@ async def test_logs_of_what_is_no_actor_are_not_deleted(lab: Lab) -> None:
     assert errors[0].reason is Reason.INVALID_ARGUMENT
 
 
+async def test_logs_that_cannot_be_deleted_are_not_said_to_be(lab: Lab) -> None:
+    atefail.configure("atelet.logs.delete=error(EIO)")
+    with refused() as errors:
+        await delete_logs(lab)
+    assert errors[0].reason is Reason.NODE_UNAVAILABLE
+
+
+async def test_what_cannot_be_listed_is_not_said_to_be_nothing(lab: Lab) -> None:
+    lab.paths.snapshots.rename(lab.paths.base / "away")
+    lab.paths.snapshots.write_text("in the way")
+    with refused() as errors:
+        await kept(lab)
+    assert errors[0].reason is Reason.NODE_UNAVAILABLE
+    lab.paths.snapshots.unlink()
+    (lab.paths.base / "away").rename(lab.paths.snapshots)
+
+
 async def test_the_newest_three_logs_of_an_actor_are_kept(lab: Lab) -> None:
     for epoch in range(1, 6):
         await lab.run(lab.fence(epoch=epoch))
