@@ -164,7 +164,7 @@ def _written(path: Path) -> Iterator[IO[bytes]]:
 
 @contextlib.contextmanager
 def _no_sudden_end() -> Iterator[None]:
-    """Have it cleaned up on SIGTERM and SIGHUP too: an actor's memory would be left lying about."""
+    """Have it cleaned up on SIGTERM and SIGHUP too: an actor's memory is in it."""
     may_handle = threading.current_thread() is threading.main_thread()
     signals = (signal.SIGTERM, signal.SIGHUP) if may_handle else ()
     former = {it: signal.signal(it, _end) for it in signals}
