@@ -238,7 +238,9 @@ class Settlement:
             return None
         if answer.result == _CancelResult.RESULT_GONE:
             is_kept = answer.HasField("local_copy")
-            report = Report(sandbox=Sandbox.GONE, copy=Copy.LOCAL if is_kept else Copy.NONE)
+            # Without one that is surely the last state, there may still be one worth keeping.
+            copy = Copy.LOCAL if is_kept else Copy.UNKNOWN
+            report = Report(sandbox=Sandbox.GONE, copy=copy)
             gone = AteError(error.reason, error.message, metadata=error.metadata, report=report)
             if is_kept and state.begun.policy is not FailurePolicy.CRASH:
                 return await self._park(state, gone, salvaged(state, answer.local_copy))
