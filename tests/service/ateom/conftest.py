@@ -10,7 +10,7 @@ from ateom.config import Limits
 from ateom.runsc import Timeouts
 from tests.kit import fake_runsc
 from tests.kit.ateom_lab import Lab, Program, lab_of
-from tests.kit.sandbox_kinds import FAKE_GVISOR
+from tests.kit.sandbox_kinds import FAKE_GVISOR, Kind
 
 # Long for a fake verb on a busy machine, short for a test that waits for its end.
 TIMEOUTS = Timeouts(quick_s=1.5, slow_s=2.0)
@@ -29,17 +29,34 @@ def runsc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def stopped_lab(runsc: Path, tmp_path: Path) -> AsyncIterator[Lab]:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a short name: the path of a socket has at most 107 bytes."""
+    return tmp_path_factory.mktemp("lab")
+
+
+@pytest.fixture
+def binary(runsc: Path) -> Path:
+    """What the sandbox class is driven by."""
+    return runsc
+
+
+@pytest.fixture
+def kind() -> Kind:
+    """Of which class the sandboxes are."""
+    return FAKE_GVISOR
+
+
+@pytest.fixture
+async def stopped_lab(binary: Path, home: Path, kind: Kind) -> AsyncIterator[Lab]:
     """An installation whose ateom does not run yet."""
-    rootfs = tmp_path / "rootfs"
+    rootfs = home / "rootfs"
     rootfs.mkdir()
     limits = Limits(ready_s=3.0, settle_s=1.0)
-    state = tmp_path / "state"
     async with lab_of(
-        state,
-        runsc,
+        home / "state",
+        binary,
         Program(rootfs),
-        kind=FAKE_GVISOR,
+        kind=kind,
         timeouts=TIMEOUTS,
         limits=limits,
     ) as it:

@@ -5,36 +5,24 @@ nothing above `SandboxRuntime` takes its sandboxes for runsc's, so that such a c
 contract by passing them.
 """
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from ateom.config import Limits
 from tests.contracts.sandbox_contract import SandboxContract
 from tests.contracts.sandbox_rows import SandboxRows
 from tests.kit import fake_vmm
-from tests.kit.ateom_lab import Lab, Program, lab_of
-from tests.kit.sandbox_kinds import FAKE_VMM
-from tests.service.ateom.conftest import TIMEOUTS
+from tests.kit.sandbox_kinds import FAKE_VMM, Kind
 
 
 @pytest.fixture
-async def stopped_lab(tmp_path: Path) -> AsyncIterator[Lab]:
-    """An installation whose ateom does not run yet, and whose sandboxes are machines."""
-    rootfs = tmp_path / "rootfs"
-    rootfs.mkdir()
-    binary = fake_vmm.install(tmp_path)
-    limits = Limits(ready_s=3.0, settle_s=1.0)
-    async with lab_of(
-        tmp_path / "state",
-        binary,
-        Program(rootfs),
-        kind=FAKE_VMM,
-        timeouts=TIMEOUTS,
-        limits=limits,
-    ) as it:
-        yield it
+def binary(home: Path) -> Path:
+    return fake_vmm.install(home)
+
+
+@pytest.fixture
+def kind() -> Kind:
+    return FAKE_VMM
 
 
 class TestFakeVmm(SandboxContract):
