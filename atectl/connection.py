@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 
 import grpc
 
+from ateerrors import wire
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atepb import ateapi_pb2_grpc as rpc
@@ -19,6 +20,9 @@ ResultT = TypeVar("ResultT")
 ENDPOINT_ENV: Final = "ATE_ENDPOINT"
 STATE_DIR_ENV: Final = "ATE_STATE_DIR"
 DEFAULT_STATE_DIR: Final = "/var/lib/ate"
+
+_NOT_CONNECTED: Final = ("failed to connect to all addresses", "connections to all")
+_GOES_ON: Final = "what was begun goes on, and the same command again waits for it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +112,26 @@ class Session:
             raise self._explained(exc) from exc
 
     def _explained(self, exc: AteError) -> AteError:
-        """Say what to do instead of gRPC's own words about a failed connection."""
-        if exc.reason is Reason.NODE_UNAVAILABLE and not exc.metadata and _is_grpc_text(exc):
+        """Say what to do instead of gRPC's own words."""
+        if not _is_of_grpc(exc):
+            return exc
+        if exc.message.startswith(_NOT_CONNECTED):
             msg = f"cannot reach the control service at {self._at}: is `ate up` running?"
-            return AteError(Reason.NODE_UNAVAILABLE, msg)
-        if exc.reason is Reason.DEADLINE_EXCEEDED and "Deadline Exceeded" in exc.message:
-            msg = f"no answer from {self._at} within {self._timeout_s:g} s"
-            return AteError(Reason.DEADLINE_EXCEEDED, msg)
-        return exc
+        elif exc.reason is Reason.NODE_UNAVAILABLE:
+            msg = f"the connection to {self._at} broke before an answer came; {_GOES_ON}"
+        elif exc.reason is Reason.DEADLINE_EXCEEDED:
+            msg = f"no answer from {self._at} within {self._timeout_s:g} s; {_GOES_ON}"
+        else:
+            return exc
+        return AteError(exc.reason, msg)
 
 
-def _is_grpc_text(exc: AteError) -> bool:
-    return exc.message.startswith(("failed to connect to all addresses", "connections to all"))
+def _is_of_grpc(exc: AteError) -> bool:
+    """Whether no service said so, but gRPC itself on this side."""
+    call = exc.__cause__
+    if not isinstance(call, grpc.aio.AioRpcError):
+        return exc.reason is Reason.NODE_UNAVAILABLE and not exc.metadata
+    return all(key != wire.DETAILS_KEY for key, _ in call.trailing_metadata() or ())
 
 
 @asynccontextmanager

@@ -131,8 +131,8 @@ class _Flow:
     async def _make(self) -> Stored:
         """Have the runtime write its files, and make a snapshot of them."""
         with leaves(Sandbox.UNTOUCHED), self.operation.phases.measure("node.prepare"):
-            slot, free = await both(self._slot(), self._room())
-            self._require_room(slot, free)
+            slot, rooms = await both(self._slot(), self._rooms())
+            self._require_room(slot, rooms)
             # Without the sandbox there may be no record either: ateom says what became of it.
             activation = await self._activation() if self._is_held(slot) else None
         try:
@@ -151,27 +151,29 @@ class _Flow:
         seen = await self.node.ateoms.call(target, lambda stub: stub.ListSlots, request, _LOOK)
         return next((slot for slot in seen.slots if slot.uid == target), ateom_pb.Slot())
 
-    async def _room(self) -> int:
+    async def _rooms(self) -> dict[str, int]:
         """Make the places that will be written to usable; return how many bytes are free there.
 
         What a former life had written is ateom's to remove: it may still be writing it.
         """
         await while_away(self.node.endurance.retry_s, self.place.store.prepare)
-        own = await self.node.threads.run(partial(fs.free_bytes, self.node.paths.actors))
+        folder = self.node.paths.actors
+        rooms = {str(folder): await self.node.threads.run(partial(fs.free_bytes, folder))}
         there = None if self.place.is_local else await self.place.store.free_bytes()
-        return own if there is None else min(own, there)
+        return rooms if there is None else rooms | {"its store of snapshots": there}
 
-    def _require_room(self, slot: ateom_pb.Slot, free: int) -> None:
+    def _require_room(self, slot: ateom_pb.Slot, rooms: dict[str, int]) -> None:
         """Refuse, before anything is touched, what there is no room for.
 
         Raises:
             AteError: NODE_OUT_OF_RESOURCES.
         """
         needed = slot.memory_bytes + _SPARE_BYTES
+        where, free = min(rooms.items(), key=lambda room: room[1])
         if free < needed:
             msg = (
-                f"cannot checkpoint actor {self.request.actor_id}: it may take {needed} bytes and"
-                f" {free} are free"
+                f"cannot checkpoint actor {self.request.actor_id}: it may take {_mb(needed)} and"
+                f" {_mb(free)} are free in {where}"
             )
             raise AteError(Reason.NODE_OUT_OF_RESOURCES, msg)
 
@@ -287,3 +289,7 @@ def _manifest(
         process=activation.process,
         spec=activation.spec,
     )
+
+
+def _mb(size_bytes: int) -> str:
+    return f"{size_bytes / 1e6:.1f} MB"

@@ -1,7 +1,7 @@
 """The command line against a real server whose servicers keep what they are told in memory."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
@@ -30,6 +30,7 @@ class Actors(rpc.ActorServiceServicer):
         self.workers: list[pb.Worker] = []
         self.fail: AteError | None = None
         self.silent: asyncio.Event | None = None
+        self.asked = asyncio.Event()
         self.page_tokens: list[str] = []
         self.page_size = 2
         self.deleted_any_state: list[bool] = []
@@ -86,6 +87,7 @@ class Actors(rpc.ActorServiceServicer):
     async def SuspendActor(
         self, request: pb.SuspendActorRequest, context: Context
     ) -> pb.SuspendActorResponse:
+        self.asked.set()
         if self.silent is not None:
             await self.silent.wait()
         self.policies.append(request.on_failure)
@@ -295,6 +297,7 @@ class Control:
     actors: Actors
     catalog: Catalog
     target: str
+    stop: Callable[[], Awaitable[None]]
 
 
 @pytest.fixture
@@ -303,7 +306,8 @@ async def control(tmp_path: Path) -> AsyncIterator[Control]:
     (tmp_path / "run").mkdir()
     server = Server()
     actors = Actors()  # type: ignore[abstract]  # what is not called answers UNIMPLEMENTED
-    served = Control(actors, Catalog(), f"unix:{tmp_path}/run/ateapi.sock")
+    at = f"unix:{tmp_path}/run/ateapi.sock"
+    served = Control(actors, Catalog(), at, lambda: server.stop(0))
     rpc.add_ActorServiceServicer_to_server(served.actors, server.grpc)
     rpc.add_CatalogServicer_to_server(served.catalog, server.grpc)
     server.bind(served.target)

@@ -81,8 +81,31 @@ async def test_no_service_says_what_to_do(run_ate: Ate, tmp_path: object) -> Non
 async def test_an_answer_that_does_not_come_in_time(ate: Ate, control: Control) -> None:
     control.actors.silent = asyncio.Event()
     result = await ate("suspend", *COUNTER, "--timeout", "0.1")
-    assert result.code == 1
-    assert result.err.endswith("s (DEADLINE_EXCEEDED)\n")
+    assert (result.code, result.err) == (
+        1,
+        f"ate: no answer from {control.target} within 0.1 s; what was begun goes on, and the same"
+        " command again waits for it (DEADLINE_EXCEEDED)\n",
+    )
+
+
+async def test_a_service_that_goes_away_before_it_answers(ate: Ate, control: Control) -> None:
+    control.actors.silent = asyncio.Event()
+    suspending = asyncio.create_task(ate("suspend", *COUNTER))
+    await control.actors.asked.wait()
+    await control.stop()
+    result = await suspending
+    assert (result.code, result.err) == (
+        1,
+        f"ate: the connection to {control.target} broke before an answer came; what was begun goes"
+        " on, and the same command again waits for it (NODE_UNAVAILABLE)\n",
+    )
+
+
+async def test_what_a_service_itself_says_is_kept(ate: Ate, control: Control) -> None:
+    for reason in (Reason.NODE_UNAVAILABLE, Reason.DEADLINE_EXCEEDED):
+        control.actors.fail = AteError(reason, "node n1 says nothing")
+        result = await ate("resume", *COUNTER)
+        assert result.err == f"ate: node n1 says nothing ({reason})\n"
 
 
 @pytest.mark.parametrize("before_the_verb", [True, False])

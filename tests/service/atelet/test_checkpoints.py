@@ -151,6 +151,9 @@ async def test_no_room_is_found_out_before_anything_is_touched(running: Lab, loc
     with refused() as errors:
         await running.checkpoint(running.fence(), local=local)
     assert errors[0].reason is Reason.NODE_OUT_OF_RESOURCES
+    # A reader knows which disk is to be made room on.
+    where = str(running.paths.actors), "its store of snapshots"
+    assert f"free in {where[0]}" in errors[0].message or errors[0].message.endswith(where[1])
     assert errors[0].report.sandbox is Sandbox.UNTOUCHED
     assert running.ateom.verbs() == []
     running.ateom.slots["w0"].memory_bytes = 0
