@@ -7,6 +7,8 @@ from ateapi.fleet import Fleet
 from ateapi.hints import Hints
 from ateapi.store.rows import ActorRow
 from ateapi.store.store import Store
+from ateerrors.errors import AteError
+from ateerrors.reason import Reason
 
 log = logging.getLogger("adoption")
 
@@ -20,11 +22,18 @@ class Adoption:
     hints: Hints
 
     async def adopt(self, actor: ActorRow) -> bool:
-        """Look at what the nodes said last; return whether the actor has a worker again."""
+        """Look at what the nodes said last; return whether the actor has a worker again.
+
+        Raises:
+            AteError: NODE_UNAVAILABLE: its sandbox may be on a node that has yet to be heard of.
+        """
         holder = self.fleet.holder(actor.uid, actor.epoch)
-        return holder is not None and await self.give(
-            actor.uid, actor.epoch, holder.worker_uid, holder.claim
-        )
+        if holder is not None:
+            return await self.give(actor.uid, actor.epoch, holder.worker_uid, holder.claim)
+        if names := await self.fleet.unheard():
+            msg = f"cannot find the sandbox of {actor.ref}: not heard of just now: {names}"
+            raise AteError(Reason.NODE_UNAVAILABLE, msg)
+        return False
 
     async def give(self, actor_uid: str, epoch: int, worker_uid: str, claim: int) -> bool:
         """Give a worker that has the actor's live sandbox back to it, if it has none."""

@@ -16,6 +16,9 @@ from atepb import ateapi_pb2 as pb
 
 # A node whose last beat is older is not offered (architecture: numbers that nest).
 OFFERED_S: Final = 3.0
+# Silent for so long, as we listened ourselves, a node is away: what a restart of its agent takes.
+# Until then nobody concludes from its silence what it has not.
+AWAY_S: Final = 30.0
 # How long what was read of golden snapshots is taken for true: another replica may change it. One
 # that is golden no more restores as well as any; one that is gone is found so, and read anew.
 _GOLDEN_S: Final = 5.0
@@ -52,6 +55,7 @@ class Fleet:
         self._pools: tuple[Pool, ...] = ()
         self._places: frozenset[Place] = frozenset()
         self._beats: dict[str, float] = {}
+        self._began = asyncio.get_running_loop().time()
         # {node id: {(actor uid, epoch): who has its live sandbox}}, as each node said last.
         self._held: dict[str, dict[tuple[str, int], Holder]] = {}
 
@@ -68,6 +72,19 @@ class Fleet:
         """Whether the node's last beat is fresh."""
         last = self._beats.get(node_id)
         return last is not None and asyncio.get_running_loop().time() - last <= OFFERED_S
+
+    def is_away(self, node_id: str) -> bool:
+        """Whether a node has been silent for so long that nobody waits for it."""
+        last = self._beats.get(node_id, self._began)
+        return asyncio.get_running_loop().time() - last > AWAY_S
+
+    async def unheard(self) -> list[str]:
+        """Return the names of the nodes that are silent, and may be heard of in a moment."""
+        return [
+            node.name
+            for node in await self._store.nodes()
+            if not self.is_live(node.node_id) and not self.is_away(node.node_id)
+        ]
 
     def holder(self, actor_uid: str, epoch: int) -> "Holder | None":
         """Return the worker that has an activation's live sandbox, as a live node says."""

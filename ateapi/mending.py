@@ -14,6 +14,7 @@ from ateapi.store.rows import ActorRow, CrashedActor
 from ateapi.store.store import Store
 from ateapi.workflow.operations import Operations
 from ateerrors.errors import AteError
+from ateerrors.reason import Reason
 
 log = logging.getLogger("mending")
 
@@ -21,6 +22,9 @@ log = logging.getLogger("mending")
 MOST_IN_A_ROW: Final = 5
 # How long a resume that follows a revert is tried while it fails for what passes.
 RESUME_WITHIN_MS: Final = 600_000
+
+# Told to a person at once, but over within moments: its node is away, or somebody was quicker.
+_PASSING: Final = frozenset({Reason.LOCALITY_UNSATISFIABLE, Reason.STALE_EPOCH})
 
 _RESTING: Final = frozenset({Status.SUSPENDED, Status.PAUSED})
 
@@ -91,10 +95,10 @@ class Mending:
         """Resume what was reverted, until it runs or there is no sense in it any more."""
         if actor.status in _RESTING and now_ms() < until_ms:
             try:
-                await self._operations.resume(actor.ref, boot=False)
+                await self._operations.resume_by_itself(actor)
             except AteError as exc:
                 log.warning("not_resumed", extra=_about(actor, exc))
-                if exc.retry_s is not None:
+                if exc.retry_s is not None or exc.reason in _PASSING:
                     self._waits.failed(actor.uid)
                     return
         elif actor.status.transitional:

@@ -64,9 +64,12 @@ class Supervision:
                 answer to that one when it made this one.
         """
         known: dict[str, tuple[WorkerStatus, int, int]] = {}
+        # In this order: an operation that begins in between is seen, and of one that ends then the
+        # actor is still seen in transition.
+        workers = await self.store.workers(node_id)
         busy = {operation.worker_uid for operation in await self.store.operations()}
-        for worker, actor in await self.store.workers():
-            if worker.node_id != node_id or worker.uid in busy:
+        for worker, actor in workers:
+            if worker.uid in busy:
                 continue
             known[worker.uid] = (worker.status, worker.claim, worker.epoch)
             state = states.get(worker.uid)

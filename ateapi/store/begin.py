@@ -43,12 +43,13 @@ def begin(x: Execute, b: Begin) -> BeginResult:
     if status.transitional:
         return _meet(x, b, row)
     if status is edge.to:
-        return AlreadyThere(decode.actor(row), _recorded_worker(x, row))
+        return AlreadyThere(decode.actor(row), _decoded(recorded_worker(x, row)))
     if status is Status.CRASHED:
         raise refusals.crashed(b.verb, row)
     if status not in edge.begins_in:
         raise refusals.state_conflict(b.verb, row)
-    if row[VERSION] != b.expected_version:
+    # A new actor of an old name counts its versions anew.
+    if row[VERSION] != b.expected_version or b.expected_uid not in {"", row[UID]}:
         return Stale(decode.actor(row))
     if first(x("select 1 from outcomes where operation_id = ?", (b.operation_id,))):
         raise refusals.not_owner("begin", b.operation_id)
@@ -73,7 +74,7 @@ def _meet(x: Execute, b: Begin, row: Row) -> BeginResult:
     raise refusals.in_progress(b.verb, row, operation.operation_id, operation.verb)
 
 
-def _recorded(x: Execute, row: Row) -> Row | None:
+def recorded_worker(x: Execute, row: Row) -> Row | None:
     """Return the actor's worker, if actor and worker agree that it is."""
     if row[WORKER_UID] is None:
         return None
@@ -83,8 +84,7 @@ def _recorded(x: Execute, row: Row) -> Row | None:
     return worker if worker[decode.WORKER_ACTOR] == row[UID] else None
 
 
-def _recorded_worker(x: Execute, row: Row) -> WorkerRow | None:
-    worker = _recorded(x, row)
+def _decoded(worker: Row | None) -> WorkerRow | None:
     return None if worker is None else decode.worker(worker)
 
 
@@ -104,7 +104,7 @@ def _resume(x: Execute, b: Begin, row: Row, edge: Edge) -> Begun:
 
 def _stop(x: Execute, b: Begin, row: Row, edge: Edge) -> Begun:
     """Begin to suspend or pause; what is PAUSED has no worker."""
-    worker = _recorded(x, row)
+    worker = recorded_worker(x, row)
     if worker is None and row[STATUS] == Status.RUNNING:
         raise refusals.assignment_lost(b.verb, row)
     return _write(x, b, row, edge, row[EPOCH], worker)

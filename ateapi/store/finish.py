@@ -10,11 +10,12 @@ from typing import Final
 from ateapi.lifecycle import EDGES, Status, Verb
 from ateapi.store import decode, endings, events, refusals, snapshots
 from ateapi.store.actors import select_uid
-from ateapi.store.begin import draw_slot
+from ateapi.store.begin import draw_slot, recorded_worker
 from ateapi.store.clock import now_ms
 from ateapi.store.decode import EPOCH, IDENTITY, SNAPSHOT, STATUS, UID, VERSION, WORKER_UID
 from ateapi.store.engine import Execute, Row, first
 from ateapi.store.rows import ActorRow, CrashRow, Finish, SnapshotKind, WorkerFate
+from ateerrors.reason import Reason
 
 # Crashes that are further apart than this are not in a row.
 CALM_MS: Final = 600_000
@@ -67,6 +68,9 @@ def finish(x: Execute, operation_id: str, owner: str, outcome: Finish) -> ActorR
         _crash_json(x, now, row, operation, outcome),
     )
     _note_pending(x, now, operation, outcome.status)
+    if running and operation[2] == Verb.RESUME:
+        # Whoever resumed it: what somebody suspends after that is not resumed by itself.
+        x("update crashes set resume_until_ms = 0 where actor_uid = ?", (row[UID],))
     row = _write(x, now, row, state, latest)
     _record(x, now, row, operation, outcome)
     return decode.actor(row)
@@ -254,6 +258,9 @@ def crash(x: Execute, actor_uid: str, epoch: int, record: CrashRow) -> ActorRow 
     row = select_uid(x, actor_uid)
     # An actor with an open operation is in a transitional status.
     if row is None or row[STATUS] != Status.RUNNING or row[EPOCH] != epoch:
+        return None
+    if record.reason is Reason.WORKER_ASSIGNMENT_LOST and recorded_worker(x, row) is not None:
+        # It was found again.
         return None
     now = now_ms()
     take_worker(x, row, record.reason.value)

@@ -33,7 +33,8 @@ def revert(x: Execute, request: Revert) -> Reverted | Stale:
         raise _in_progress(x, row)
     if status not in REVERTIBLE and not request.any_state:
         raise refusals.state_conflict("revert", row, ["revert of any state"])
-    if row[VERSION] != request.expected_version:
+    # A new actor of an old name counts its versions anew.
+    if row[VERSION] != request.expected_version or request.expected_uid not in {"", row[UID]}:
         return Stale(decode.actor(row))
     target = _target(x, row, request.snapshot_id)
     resting = _resting(target)

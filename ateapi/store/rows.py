@@ -215,6 +215,7 @@ class Begin:
     Attributes:
         operation_id: UUID made by the caller; the same again means the same operation.
         expected_version: Of the actor row that preferences and destination were made from.
+        expected_uid: Of the same; empty: whoever has the name.
         preferences: Resume: tried in order.
         snapshot_id: UUID of the snapshot to be written.
         destination: Where it is written to.
@@ -232,6 +233,7 @@ class Begin:
     destination: str = ""
     boot: bool = False
     policy: FailurePolicy = FailurePolicy.CRASH
+    expected_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,6 +312,7 @@ class Revert:
 
     Attributes:
         expected_version: Of the actor row that the snapshots were verified for.
+        expected_uid: Of the same; empty: whoever has the name.
         snapshot_id: Where to; empty: to no snapshot, it begins as a new one does.
         bad: Snapshots that did not verify.
         any_state: Also of a RUNNING actor.
@@ -322,6 +325,7 @@ class Revert:
     bad: tuple[str, ...] = ()
     any_state: bool = False
     resume_until_ms: int = 0
+    expected_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,8 @@ class Store:
         """Make a RUNNING actor CRASHED and quarantine its worker.
 
         Returns:
-            The actor; None: not RUNNING at this epoch, nothing was changed.
+            The actor; None: not RUNNING at this epoch, or for WORKER_ASSIGNMENT_LOST it has a
+                worker again; nothing was changed.
         """
         return await self._write(crash, actor_uid, epoch, record)
 
@@ -337,9 +338,13 @@ class Store:
         """
         await self._write(workers.put_workers, node_id, node_name, reports)
 
-    async def workers(self) -> list[tuple[WorkerRow, ActorRow | None]]:
-        """Return all workers by namespace, pool and name; ASSIGNED ones with their actor."""
-        return await self._read(workers.workers)
+    async def workers(self, node_id: str = "") -> list[tuple[WorkerRow, ActorRow | None]]:
+        """Return workers by namespace, pool and name; ASSIGNED ones with their actor.
+
+        Args:
+            node_id: Whose; empty: all.
+        """
+        return await self._read(workers.workers, node_id)
 
     async def worker(self, uid: str) -> WorkerRow | None:
         """Return a worker, if it exists."""

@@ -103,13 +103,20 @@ def worker(x: Execute, uid: str) -> WorkerRow | None:
     return None if row is None else decode.worker(row)
 
 
-def workers(x: Execute) -> list[tuple[WorkerRow, ActorRow | None]]:
+def workers(x: Execute, node_id: str = "") -> list[tuple[WorkerRow, ActorRow | None]]:
     """See Store.workers."""
+    which = (node_id, node_id)
     assigned = x(
         "select a.* from workers w join actor_rows a on a.uid = w.actor_uid where w.status = 2"
+        " and (? = '' or w.node_id = ?)",
+        which,
     )
     actors = {row[0]: decode.actor(row) for row in assigned.fetchall()}
-    rows = x("select * from worker_rows order by namespace, pool, name, uid").fetchall()
+    rows = x(
+        "select * from worker_rows where ? = '' or node_id = ?"
+        " order by namespace, pool, name, uid",
+        which,
+    ).fetchall()
     return [
         (decode.worker(row), actors.get(row[11]) if row[decode.WORKER_STATUS] == 2 else None)
         for row in rows

@@ -94,6 +94,7 @@ class Begin:
             verb=state.verb,
             owner=self.owner,
             expected_version=actor.version,
+            expected_uid=actor.uid,
             boot=state.boot,
         )
         if actor.status not in EDGES[state.verb].begins_in:

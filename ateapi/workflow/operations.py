@@ -183,6 +183,15 @@ class Operations:
         only = Only.as_in(actor)
         await self._request(OperationState(_new_id(), actor.ref, Verb.SUSPEND, only=only))
 
+    async def resume_by_itself(self, actor: ActorRow) -> None:
+        """Resume an actor that is at rest as it was read, and only then.
+
+        Raises:
+            AteError: As `resume`; STALE_EPOCH: it has gone on meanwhile.
+        """
+        only = Only.as_in(actor)
+        await self._request(OperationState(_new_id(), actor.ref, Verb.RESUME, only=only))
+
     async def revert_by_itself(self, actor: ActorRow, resume_until_ms: int) -> ActorRow:
         """Revert a crashed actor to its last good snapshot, as its template says.
 
@@ -288,6 +297,7 @@ class Operations:
         if state.actor is None:
             if error.reason is Reason.WORKER_ASSIGNMENT_LOST:
                 error = await self._settlement.crash_unassigned(state, error)
+                _log_failure(state, error)
             raise error
         if state.node_done:
             # Only writing it down failed: the operation stays, recovery writes it.

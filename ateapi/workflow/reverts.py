@@ -132,7 +132,9 @@ class Reverts:
             )
             target = snapshot_id if choice.target is None else choice.target.snapshot_id
             until_ms = 0 if by_itself is None else by_itself.resume_until_ms
-            request = Revert(ref, actor.version, target, choice.bad, any_state, until_ms)
+            request = Revert(
+                ref, actor.version, target, choice.bad, any_state, until_ms, actor.uid
+            )
             try:
                 result = await self._write(request)
             finally:
@@ -198,16 +200,7 @@ class Reverts:
         if snapshot.kind is SnapshotKind.EXTERNAL:
             node_id = await self._any_node(actor)
         elif not self.fleet.is_live(node_id):
-            name = self.nodes.name_of(node_id)
-            msg = (
-                f"cannot revert {actor.ref} to {snapshot.snapshot_id}: it is on node {name},"
-                " which is away"
-            )
-            raise AteError(
-                Reason.LOCALITY_UNSATISFIABLE,
-                msg,
-                metadata={"snapshot": snapshot.snapshot_id, "node": name},
-            )
+            raise self._silent(actor, snapshot)
 
         async def attempt() -> None:
             await self.nodes.verify(node_id, actor.uid, snapshot)
@@ -217,6 +210,17 @@ class Reverts:
         except AteError as exc:
             msg = f"cannot revert {actor.ref} to {snapshot.snapshot_id}: {exc.message}"
             raise exc.with_message(msg).with_metadata(snapshot=snapshot.snapshot_id) from exc
+
+    def _silent(self, actor: ActorRow, snapshot: SnapshotRow) -> AteError:
+        """Say that a snapshot is on a silent node; an older one is no answer to a moment's."""
+        is_away = self.fleet.is_away(snapshot.node_id)
+        name = self.nodes.name_of(snapshot.node_id)
+        return AteError(
+            Reason.LOCALITY_UNSATISFIABLE if is_away else Reason.NODE_UNAVAILABLE,
+            f"cannot revert {actor.ref} to {snapshot.snapshot_id}: it is on node {name}, which is"
+            + (" away" if is_away else " not heard of just now"),
+            metadata={"snapshot": snapshot.snapshot_id, "node": name},
+        )
 
     async def _any_node(self, actor: ActorRow) -> str:
         for node in await self.store.nodes():

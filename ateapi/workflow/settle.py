@@ -80,7 +80,8 @@ class Settlement:
         crash = _crash_row(state.operation_id, state.verb, actor.epoch, error)
         crashed = await self.store.crash(actor.uid, actor.epoch, crash)
         if crashed is None:
-            return error
+            msg = f"cannot {state.verb} {state.ref}: it changed meanwhile"
+            return AteError(Reason.OPERATION_IN_PROGRESS, msg)
         self.hints.put(crashed)
         return _as_crash(error, crashed)
 

@@ -94,9 +94,18 @@ class CrashContract:
         assert await lab.store.awaiting_resume() == []
         row = await lab.revert("", resume_until_ms=1234)
         assert await lab.store.awaiting_resume() == [(row, 1234)]
-        running = await lab.do(Verb.RESUME)
-        assert await lab.store.awaiting_resume() == [(running, 1234)]
         await lab.store.await_no_resume(row.uid)
+        assert await lab.store.awaiting_resume() == []
+        await lab.check()
+
+    async def test_resume_that_follows_is_not_wanted_once_anybody_resumed(self, lab: Lab) -> None:
+        """What is suspended after that stays so."""
+        await lab.prepare()
+        await exits(lab)
+        await lab.revert("", resume_until_ms=1234)
+        await lab.do(Verb.RESUME)
+        assert await lab.store.awaiting_resume() == []
+        await lab.do(Verb.SUSPEND)
         assert await lab.store.awaiting_resume() == []
         await lab.check()
 
@@ -406,6 +415,14 @@ class LostAssignmentContract:
         assert await lab.store.actor(BOB) == before
         assert await lab.store.workers() == workers
         assert await lab.store.operations() == []
+
+    async def test_who_has_a_worker_again_does_not_crash_for_want_of_one(self, lab: Lab) -> None:
+        await lab.prepare()
+        running = await lab.bring_to(Status.RUNNING)
+        lost = crash(Reason.WORKER_ASSIGNMENT_LOST)
+        assert await lab.store.crash(running.uid, running.epoch, lost) is None
+        assert await lab.store.actor(BOB) == running
+        await lab.check()
 
     @pytest.mark.parametrize("loss", _LOSSES)
     async def test_crash_and_revert_bring_everything_to_order(self, lab: Lab, loss: str) -> None:

@@ -1,5 +1,7 @@
 """What begin, finish and the other verbs on operations promise."""
 
+import dataclasses
+
 import pytest
 
 from ateapi.lifecycle import EDGES, Status, Verb
@@ -197,6 +199,17 @@ class PlacementContract:
         assert "no free worker in default/local: 1 of 1 are busy" in error.message
         assert await lab.store.actor(eve.ref) == eve
         await lab.check()
+
+    async def test_what_was_planned_for_another_of_the_name_is_old(self, lab: Lab) -> None:
+        """A new actor counts its versions anew: they may be the same."""
+        await lab.prepare()
+        old = await lab.store.actor(BOB)
+        await lab.store.delete_actor(BOB, any_state=False)
+        new = await lab.create(BOB.name)
+        assert new.version == old.version
+        plan = request(Verb.RESUME, BOB, old.version, new_id())
+        plan = dataclasses.replace(plan, expected_uid=old.uid)
+        assert await lab.store.begin(plan) == Stale(new)
 
     async def test_without_preferences_none_is_free(self, lab: Lab) -> None:
         await lab.prepare()

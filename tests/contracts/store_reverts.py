@@ -171,6 +171,16 @@ class RevertContract:
         request = Revert(eve.ref, eve.version, "")
         assert await lab.store.revert(request) == Reverted(eve, None)
 
+    async def test_what_was_chosen_for_another_of_the_name_is_old(self, lab: Lab) -> None:
+        """A new actor counts its versions anew: they may be the same."""
+        await lab.prepare()
+        old = await lab.store.actor(BOB)
+        await lab.store.delete_actor(BOB, any_state=False)
+        new = await lab.create(BOB.name)
+        assert new.version == old.version
+        request = Revert(BOB, old.version, "", expected_uid=old.uid)
+        assert await lab.store.revert(request) == Stale(new)
+
     async def test_repeat_of_a_lost_reply_finds_it_done(self, lab: Lab) -> None:
         await lab.prepare()
         good = await suspended(lab)
