@@ -137,6 +137,7 @@ def main() -> int:
         print(f"counter: serving on port {PORT}", flush=True)
         while server.state.exit_code is None:
             server.handle_request()
+        print(f"counter: told to exit with {server.state.exit_code}", file=sys.stderr, flush=True)
         return server.state.exit_code
 
 

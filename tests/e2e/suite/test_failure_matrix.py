@@ -5,6 +5,7 @@ nothing that was acknowledged is lost, records fit together, and nothing is left
 """
 
 import dataclasses
+import os
 import sys
 from collections.abc import AsyncIterator
 from functools import partial
@@ -14,6 +15,7 @@ import pytest
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atepb import ateapi_pb2 as pb
 from tests.kit.client import Client, status_of
 from tests.kit.eventually import eventually
 from tests.kit.installation import COUNTER, Installation, installation
@@ -152,10 +154,12 @@ class _failing:  # noqa: N801  # a context manager
 
 
 async def _answers(lab: Lab) -> None:
-    """Wait until the control service, which may have been killed, is there again."""
+    """Wait until whoever was killed is there again."""
 
     async def ready() -> None:
         assert await reason_of(lab.client.workers) is None
+        states = {it.state for it in await lab.client.workers()}
+        assert states <= {pb.Worker.STATE_FREE, pb.Worker.STATE_ASSIGNED}
 
     await eventually(ready, within_s=20)
 
@@ -169,7 +173,10 @@ async def _nothing_is_left(lab: Lab) -> None:
 
     async def swept() -> None:
         state = lab.suite.state_dir
-        left = [*state.joinpath("node/actors").glob("*/*"), *state.rglob("manifest.json")]
+        left = [*state.joinpath("node/actors").glob("*/*")]
+        # Folders go away under our eyes.
+        for folder, _, names in os.walk(state):
+            left += [Path(folder, name) for name in names if name == "manifest.json"]
         assert left == []
         assert not [it for it in await lab.client.workers() if it.actor_id]
 

@@ -2,7 +2,8 @@
 
 A folder with this module in PYTHONPATH is all that it takes. `$ATE_TEST_POINTS/<program>` holds
 the text for a program: it is taken when the program starts, or at SIGUSR1, and then removed, so
-that a program that its failpoint killed comes up again without.
+that a program that its failpoint killed comes up again without. `$ATE_TEST_MORE_<program>` are
+further arguments for it.
 """
 
 import contextlib
@@ -48,4 +49,5 @@ if FOLDER and (name := program()):
     own = Path(FOLDER) / name
     if (first := take(own)) is not None:
         os.environ["ATE_FAILPOINTS"] = first
+    sys.argv += os.environ.get(f"ATE_TEST_MORE_{name}", "").split()
     signal.signal(signal.SIGUSR1, lambda _number, _frame: switch(own))
