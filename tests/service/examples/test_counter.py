@@ -106,7 +106,7 @@ async def test_connections_that_are_reset_or_silent_do_not_stop_it(counter: Coun
 async def test_it_exits_when_told(counter: Counter) -> None:
     assert (await counter.ask("/exit?code=7"))["count"] == 1
     _, err = await asyncio.wait_for(counter.process.communicate(), 5)
-    assert (counter.process.returncode, err) == (7, b"")
+    assert (counter.process.returncode, err) == (7, b"counter: told to exit with 7\n")
 
 
 async def test_it_exits_at_once_when_its_environment_says_so(tmp_path: Path) -> None:
