@@ -25,7 +25,7 @@ async def killing(lab: Lab, sandbox_id: str) -> AsyncIterator[None]:
         while True:
             for process in lab.processes():
                 argv = procs.argv_of(process.pid)
-                if argv[0] == "runsc-sandbox" and argv[-1] == sandbox_id:
+                if argv[:1] == ["runsc-sandbox"] and argv[-1] == sandbox_id:
                     process.kill()
             await asyncio.sleep(0.005)
 
