@@ -130,15 +130,23 @@ class NodeClients:
         return await _call(self.of(node_id).Checkpoint, request, timeout_s=CHECKPOINT_S)
 
     async def upload(
-        self, node_id: str, operation: OperationRow, snapshot: SnapshotRow
+        self, node_id: str, operation: OperationRow, snapshot: SnapshotRow, *, is_brief: bool
     ) -> pb.UploadResponse:
-        """Make a local snapshot durable without waking its actor."""
+        """Make a local snapshot durable without waking its actor.
+
+        Args:
+            node_id: Of the node that has it.
+            operation: The suspend.
+            snapshot: What to upload.
+            is_brief: Give up soon when the store is away.
+        """
         request = pb.UploadRequest(
             fence=fence(operation),
             atespace=operation.ref.atespace,
             snapshot_prefix=snapshot.location,
             manifest_digest=snapshot.digest,
             snapshot_uri_prefix=operation.destination,
+            is_brief=is_brief,
         )
         return await _call(self.of(node_id).Upload, request, timeout_s=CHECKPOINT_S)
 

@@ -34,7 +34,6 @@ class Uploads:
         await self._tasks.close()
 
     async def _suspend(self, actor: ActorRow) -> None:
-        self._waits.failed(actor.uid)
         try:
             await self._operations.upload_by_itself(actor)
         except AteError as exc:
@@ -45,3 +44,6 @@ class Uploads:
                 "error": exc.message,
             }
             log.warning("still_not_uploaded", extra=extra)
+        finally:
+            # From its end on: between two attempts people can have the actor.
+            self._waits.failed(actor.uid)

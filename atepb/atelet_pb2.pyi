@@ -833,11 +833,14 @@ class UploadRequest(_message.Message):
     SNAPSHOT_PREFIX_FIELD_NUMBER: _builtins.int
     MANIFEST_DIGEST_FIELD_NUMBER: _builtins.int
     SNAPSHOT_URI_PREFIX_FIELD_NUMBER: _builtins.int
+    IS_BRIEF_FIELD_NUMBER: _builtins.int
     atespace: _builtins.str
     snapshot_prefix: _builtins.str
     """Sub-directory name of the local snapshot."""
     manifest_digest: _builtins.str
     snapshot_uri_prefix: _builtins.str
+    is_brief: _builtins.bool
+    """Give up soon when the store is away: nobody waits for it, and somebody may want the actor."""
     @_builtins.property
     def fence(self) -> Global___Fence:
         """operation_id, actor_uid and epoch; there is no worker."""
@@ -850,10 +853,11 @@ class UploadRequest(_message.Message):
         snapshot_prefix: _builtins.str = ...,
         manifest_digest: _builtins.str = ...,
         snapshot_uri_prefix: _builtins.str = ...,
+        is_brief: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["fence", b"fence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["atespace", b"atespace", "fence", b"fence", "manifest_digest", b"manifest_digest", "snapshot_prefix", b"snapshot_prefix", "snapshot_uri_prefix", b"snapshot_uri_prefix"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["atespace", b"atespace", "fence", b"fence", "is_brief", b"is_brief", "manifest_digest", b"manifest_digest", "snapshot_prefix", b"snapshot_prefix", "snapshot_uri_prefix", b"snapshot_uri_prefix"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -145,7 +145,9 @@ class Upload:
 
     async def execute(self, state: OperationState) -> None:
         snapshot = present(state.row.snapshot)
-        answer = self.node.clients.upload(state.node_id, state.begun, snapshot)
+        # Meanwhile the actor cannot be resumed: what the system tries by itself must be short.
+        is_brief = state.only is not None
+        answer = self.node.clients.upload(state.node_id, state.begun, snapshot, is_brief=is_brief)
         response = await self.node.ask(state, answer)
         state.snapshot = made(state, response.snapshot)
         _done(state, response.phases)

@@ -7,6 +7,7 @@ the program goes on with every visit that was not given up in so many words.
 """
 
 import asyncio
+import contextlib
 import shutil
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -612,4 +613,20 @@ async def test_pause_policy_uploads_by_itself(tmp_path: Path) -> None:
         actor = await it.get()
         assert (status_of(actor), actor.upload_pending) == ("SUSPENDED", False)
         await it.resume()
+        assert await it.visit() == NEWEST + 1
+
+
+async def test_a_paused_actor_can_be_had_between_the_uploads_that_fail(tmp_path: Path) -> None:
+    """The system tries again and again; who wants the actor does not wait for the store."""
+    async with cluster(tmp_path) as it:
+        row = Row("suspend", "RUNNING", STORE_GOES_AWAY, "", "PAUSED", policy=PARK)
+        await prepare(it, row)
+        await ask_while(it, row)
+        # Long enough for waits between the attempts to be as long as they become.
+        await asyncio.sleep(300)
+        async with asyncio.timeout(15):
+            while status_of(await it.get()) != "RUNNING":
+                with contextlib.suppress(AteError):
+                    await it.resume()
+                await asyncio.sleep(0.5)
         assert await it.visit() == NEWEST + 1
