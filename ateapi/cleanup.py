@@ -15,6 +15,8 @@ from ateerrors.errors import AteError
 
 log = logging.getLogger("cleanup")
 
+# Between why a worker was quarantined and why it still is.
+_NOT_CLEANED: Final = "; not cleaned: "
 # How long a Delete waits for the proof.
 PROOF_S: Final = 10.0
 
@@ -78,6 +80,10 @@ class Cleanup:
         except AteError as exc:
             # A worker that cannot be cleaned is tried again, less and less often.
             self._waits.failed(worker.uid)
+            because = worker.reason.partition(_NOT_CLEANED)[0]
+            reason = f"{because}{_NOT_CLEANED}{exc.message}"
+            if reason != worker.reason:
+                await self._store.explain(worker.uid, worker.claim, reason)
             extra = {"worker": worker.name, "reason": exc.reason, "error": exc.message}
             log.warning("worker_not_cleaned", extra=extra)
             return

@@ -74,6 +74,7 @@ CATALOG: Final[Mapping[str, Kind]] = {
     "ateapi.store.events": Kind.STORE,
     "ateapi.store.events_named": Kind.STORE,
     "ateapi.store.expire_events": Kind.STORE,
+    "ateapi.store.explain": Kind.STORE,
     "ateapi.store.fence": Kind.STORE,
     "ateapi.store.finish": Kind.STORE,
     "ateapi.store.flush": Kind.SYSTEM,

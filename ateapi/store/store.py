@@ -354,6 +354,10 @@ class Store:
         """Offer a FREE worker to nobody; False: it is not FREE, or the claim is another."""
         return await self._write(workers.quarantine, worker_uid, claim, reason)
 
+    async def explain(self, worker_uid: str, claim: int, reason: str) -> bool:
+        """Say why a worker is QUARANTINED; False: it is not, or the claim is another."""
+        return await self._write(workers.explain, worker_uid, claim, reason)
+
     async def release(self, worker_uid: str, claim: int) -> bool:
         """Free a QUARANTINED worker, proved empty; False: it is not, or the claim is another."""
         return await self._write(workers.release, worker_uid, claim)

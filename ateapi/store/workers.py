@@ -133,6 +133,15 @@ def quarantine(x: Execute, uid: str, claim: int, reason: str) -> bool:
     )
 
 
+def explain(x: Execute, uid: str, claim: int, reason: str) -> bool:
+    """See Store.explain."""
+    return _changed(
+        x,
+        "update workers set reason = ? where uid = ? and claim = ? and status = 3 returning uid",
+        (reason or "unknown", uid, claim),
+    )
+
+
 def release(x: Execute, uid: str, claim: int) -> bool:
     """See Store.release."""
     return _changed(

@@ -103,6 +103,19 @@ class WorkerContract:
         await lab.bring_to(Status.RUNNING)
         assert not await lab.store.quarantine("uid-w1", 1, "gone")
 
+    async def test_only_a_quarantined_worker_of_this_claim_is_explained(self, lab: Lab) -> None:
+        await lab.prepare()
+        assert not await lab.store.explain("uid-w0", 0, "it is free")
+        assert await lab.store.quarantine("uid-w0", 0, "a stranger is in it")
+        assert not await lab.store.explain("uid-w0", 0, "an old claim")
+        assert await lab.store.explain("uid-w0", 1, "it does not end")
+        row = await lab.worker()
+        assert (row.status, row.claim, row.reason) == (
+            WorkerStatus.QUARANTINED,
+            1,
+            "it does not end",
+        )
+
     async def test_only_a_quarantined_worker_of_this_claim_is_released(self, lab: Lab) -> None:
         await lab.prepare()
         running = await lab.bring_to(Status.RUNNING)

@@ -119,6 +119,27 @@ async def test_a_worker_that_cannot_be_cleaned_keeps_no_other_from_it(tmp_path: 
         await asyncio.gather(first, return_exceptions=True)
 
 
+async def test_a_worker_that_cannot_be_cleaned_says_why(tmp_path: Path) -> None:
+    async with control_and_node(tmp_path, workers=1) as (it, node):
+        ref = await it.prepare()
+        await it.do("resume", ref)
+        (slot,) = node.slots.values()
+        # As often as it is tried within this test.
+        stuck = AteError(Reason.NODE_UNAVAILABLE, "process 7 does not end")
+        node.fail("Reset", *[Fault("before", stuck)] * 50)
+        slot.phase = Phase.Value("PHASE_EXITED")
+        await node.beat()
+
+        async def says_why() -> None:
+            (worker,) = await it.workers()
+            assert worker.state == pb.Worker.STATE_QUARANTINED
+            assert worker.reason == "SANDBOX_EXITED; not cleaned: process 7 does not end"
+
+        await eventually(says_why)
+        node.faults.clear()
+        await eventually_free(it, 1)
+
+
 async def test_a_worker_that_was_nobodys_is_cleaned(tmp_path: Path) -> None:
     """A free worker that its node knows nothing of for a while comes back."""
     async with control_and_node(tmp_path, workers=1) as (it, node):
