@@ -44,12 +44,17 @@ class Waits:
 class Tasks:
     """Work that nobody waits for, one piece at a time for each key; ended with its owner."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        """Make it; no more than `most` pieces are done at a time."""
+        self._most = most
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def start(self, key: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Begin some work, unless some for the same key runs; what it raises is logged."""
-        if key not in self._tasks:
+        """Begin some work, unless some for the same key runs, or too much in all.
+
+        What it raises is logged.
+        """
+        if key not in self._tasks and (self._most is None or len(self._tasks) < self._most):
             self._tasks[key] = asyncio.create_task(self._run(key, work), name=key)
 
     async def close(self) -> None:

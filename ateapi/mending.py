@@ -20,8 +20,11 @@ log = logging.getLogger("mending")
 
 # After this many crashes in a row the actor is held: a person has to look.
 MOST_IN_A_ROW: Final = 5
-# How long a resume that follows a revert is tried while it fails for what passes.
-RESUME_WITHIN_MS: Final = 600_000
+# How long after a crash a revert is tried, and after that a resume: then it is a person's turn.
+WITHIN_MS: Final = 600_000
+# How many actors are mended at a time: a snapshot is read whole before it is gone back to, and a
+# machine that restarts crashes all that ran there at once.
+MOST_AT_ONCE: Final = 16
 
 # Told to a person at once, but over within moments: its node is away, or somebody was quicker.
 _PASSING: Final = frozenset({Reason.LOCALITY_UNSATISFIABLE, Reason.STALE_EPOCH})
@@ -47,11 +50,11 @@ class Mending:
         self._first_wait_s = pace.first_wait_s
         # {(actor uid, epoch of the crash): not before, in seconds of the loop}
         self._due: dict[tuple[str, int], float] = {}
-        self._tasks = Tasks()
+        self._tasks = Tasks(MOST_AT_ONCE)
 
     async def turn(self) -> None:
         """Begin to mend what is due."""
-        crashed = await self._store.crashed_actors()
+        crashed = await self._store.crashed_actors(now_ms() - WITHIN_MS)
         awaiting = await self._store.awaiting_resume()
         uids = [it.actor.uid for it in crashed] + [actor.uid for actor, _ in awaiting]
         self._waits.keep_only(uids)
@@ -81,7 +84,7 @@ class Mending:
     async def _mend(self, actor: ActorRow, policy: CrashPolicy) -> None:
         until_ms = 0
         if policy is CrashPolicy.REVERT_AND_RESUME:
-            until_ms = now_ms() + RESUME_WITHIN_MS
+            until_ms = now_ms() + WITHIN_MS
         try:
             reverted = await self._operations.revert_by_itself(actor, until_ms)
         except AteError as exc:

@@ -2,6 +2,7 @@
 
 import logging
 from functools import partial
+from typing import Final
 
 from ateapi.background import Tasks, Waits
 from ateapi.store.rows import ActorRow
@@ -12,6 +13,10 @@ from ateerrors.errors import AteError
 log = logging.getLogger("uploads")
 
 
+# While the store of snapshots is away each takes its time, and its actor cannot be resumed then.
+MOST_AT_ONCE: Final = 16
+
+
 class Uploads:
     """Tries an ordinary suspend again and again, less and less often."""
 
@@ -19,7 +24,7 @@ class Uploads:
         self._store = store
         self._operations = operations
         self._waits = waits
-        self._tasks = Tasks()
+        self._tasks = Tasks(MOST_AT_ONCE)
 
     async def turn(self) -> None:
         """Begin to suspend what is due."""

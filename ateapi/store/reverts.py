@@ -183,11 +183,12 @@ def _has_another(x: Execute, actor_uid: str, worker_uid: str) -> bool:
     return first(rows) is not None
 
 
-def crashed(x: Execute) -> list[CrashedActor]:
+def crashed(x: Execute, since_ms: int) -> list[CrashedActor]:
     """See Store.crashed_actors."""
     rows = x(
         "select a.*, c.in_a_row, c.last_ms from crashes c join actor_rows a on a.uid = c.actor_uid"
-        " where c.is_crashed = 1 order by c.last_ms"
+        " where c.is_crashed = 1 and c.last_ms >= ? order by c.last_ms",
+        (since_ms,),
     )
     return [CrashedActor(decode.actor(row), row[-2], row[-1]) for row in rows.fetchall()]
 

@@ -181,9 +181,9 @@ class Store:
         """
         return await self._write(reverts.revert, request)
 
-    async def crashed_actors(self) -> list[CrashedActor]:
-        """Return all CRASHED actors."""
-        return await self._read(reverts.crashed)
+    async def crashed_actors(self, since_ms: int = 0) -> list[CrashedActor]:
+        """Return the CRASHED actors that crashed at this time or later, oldest crash first."""
+        return await self._read(reverts.crashed, since_ms)
 
     async def awaiting_resume(self) -> list[tuple[ActorRow, int]]:
         """Return actors that a resume is to follow by itself, and until when (ms since 1970)."""

@@ -82,6 +82,8 @@ class CrashContract:
         assert [it.actor for it in listed] == [first, second]
         assert listed[0].last_ms == 7
         assert listed[1].last_ms >= second.updated_ms > 7
+        assert await lab.store.crashed_actors(since_ms=7) == listed
+        assert await lab.store.crashed_actors(since_ms=8) == listed[1:]
         await lab.store.delete_actor(BOB, any_state=False)
         assert [it.actor for it in await lab.store.crashed_actors()] == [second]
         await lab.check()

@@ -74,13 +74,33 @@ async def test_a_resume_that_follows_waits_for_the_node_with_the_copy(tmp_path: 
         row = await it.store.actor(A)
         request = Revert(A, row.version, salvage.snapshot_id, resume_until_ms=now_ms() + 600_000)
         await it.store.revert(request)
-    turned = asyncio.Event()
     async with control(tmp_path, pace=BRISK) as it:
-        before_call(it, "awaiting_resume", turned.set, skip=2)
-        await turned.wait()
+        await turns(it)
         async with node.serving(tmp_path, it.target):
             await status_becomes(it, ref, "RUNNING")
     assert node.violations == []
+
+
+async def test_whose_snapshots_all_fail_is_held_in_the_end(tmp_path: Path) -> None:
+    """Each is read whole whenever that is tried: not for ever."""
+    node = FakeNode(1)
+    async with control(tmp_path, pace=BRISK) as it, node.serving(tmp_path, it.target):
+        ref = await running(it, "  onCrash: Revert\n")
+        node.damaged = set(node.snapshots)
+        (slot,) = node.slots.values()
+        slot.phase = pb.SandboxState.PHASE_EXITED
+        await node.beat()
+        for _ in range(3):
+            await node.called("StatSnapshot")
+        await it.sql("update crashes set last_ms = last_ms - 600001")
+        await turns(it)
+        node.calls.clear()
+        node.damaged.clear()
+        await turns(it)
+        assert "StatSnapshot" not in node.calls
+        assert await it.status(ref) == "CRASHED"
+        await revert(it, ref)
+        assert await it.status(ref) == "SUSPENDED"
 
 
 async def test_a_revert_prefers_no_older_snapshot_to_a_moments_patience(tmp_path: Path) -> None:
@@ -152,7 +172,8 @@ async def test_a_resume_that_begins_while_a_beat_is_judged_crashes_nobody(tmp_pa
             resumes.append(asyncio.create_task(it.do("resume", ref)))
             await node.struck.wait()
 
-        after_next_read(it, resume)
+        # What a beat is judged by, in whatever order it is read.
+        after_next_read(it, resume, "workers", "operations")
         await node.beat()
         seen = node.seen()
         restored.set()
@@ -161,21 +182,20 @@ async def test_a_resume_that_begins_while_a_beat_is_judged_crashes_nobody(tmp_pa
         assert await it.status(ref) == "RUNNING"
 
 
-def before_call(it: Control, verb: str, do: Callable[[], None], *, skip: int) -> None:
-    """Do something before a call of a verb of the store, not before the first ones."""
-    ask = getattr(it.store, verb)
-    calls = iter(range(1_000_000))
-
-    async def counted(*args: object) -> object:
-        if next(calls) == skip:
-            do()
-        return await ask(*args)
-
-    setattr(it.store, verb, counted)
+async def turns(it: Control) -> None:
+    """Wait until the loop that mends has looked, and begun what followed, and looked again."""
+    for _ in range(8):
+        looked = asyncio.Event()
+        after_next_read(it, partial(_set, looked), "awaiting_resume")
+        await looked.wait()
 
 
-def after_next_read(it: Control, do: Callable[[], Awaitable[None]]) -> None:
-    """Do something between the first and the second read of what judges a beat."""
+async def _set(event: asyncio.Event) -> None:
+    event.set()
+
+
+def after_next_read(it: Control, do: Callable[[], Awaitable[None]], *verbs: str) -> None:
+    """Do something once, when the store has answered any of some verbs."""
     todo = [do]
 
     async def read(ask: Callable[..., Awaitable[object]], *args: object) -> object:
@@ -184,5 +204,5 @@ def after_next_read(it: Control, do: Callable[[], Awaitable[None]]) -> None:
             await todo.pop()()
         return result
 
-    for verb in ("workers", "operations"):
+    for verb in verbs:
         setattr(it.store, verb, partial(read, getattr(it.store, verb)))
