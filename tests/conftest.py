@@ -29,7 +29,7 @@ def pytest_asyncio_loop_factories(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say how many cases the matrix has run: its tests are many cases each."""
+    """Say what tests that are many cases each have run."""
     reports = [r for found in terminalreporter.stats.values() for r in found]
     properties = [
         p for r in reports if getattr(r, "when", "") == "call" for p in r.user_properties
@@ -37,6 +37,8 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     cases = sum(int(str(value)) for name, value in properties if name == "cases")
     if cases:
         terminalreporter.write_line(f"{cases} cases of failure in the matrix")
+    for line in sorted(str(value) for name, value in properties if name == "told"):
+        terminalreporter.write_line(line)
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from ateapi.store.rows import CrashRow
 from ateerrors.reason import Reason
 from atefail.terms import AFTER
 from tests.kit import invariants, lives
-from tests.kit.cluster import Cluster, cluster
+from tests.kit.cluster import REST_S, Cluster, cluster
 from tests.kit.virtual_loop import VirtualLoop
 from tests.kit.workflows import PATIENCE_S, TRANSIENT, Answer, Workflow, answer_of
 
@@ -28,6 +28,8 @@ from tests.kit.workflows import PATIENCE_S, TRANSIENT, Answer, Workflow, answer_
 LASTS_S: Final = 300.0
 # What a request left to be done in the background is done by then.
 LINGERS_S: Final = 3.0
+# What is not at rest then, nor owned by who works on it, is stuck.
+STUCK_S: Final = 15.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,8 @@ class Case:
                 await step(it)
             answer = await self._ask(it)
             await it.all_up()
-            await it.at_rest()
+            # P5; after a fault that lasted, waits between tries have become longer.
+            await it.at_rest(within_s=REST_S if self.mode.is_lasting else STUCK_S)
             await it.check_invariants()
             status = _status(it)
             self._check(it, answer, status)

@@ -275,7 +275,13 @@ _AGAIN: Final = frozenset({Reason.ALREADY_EXISTS, Reason.ACTOR_NOT_FOUND})
 WORKFLOWS: Final = (
     Workflow("create", (), create, ("SUSPENDED",), again=_AGAIN),
     Workflow("first resume", (create,), resume, ("RUNNING",)),
-    Workflow("first resume with a new image", (create, forget_image), resume, ("RUNNING",)),
+    Workflow(
+        "first resume with a new image",
+        (create, forget_image),
+        resume,
+        ("RUNNING",),
+        refused=frozenset({Reason.IMAGE_UNAVAILABLE}),
+    ),
     Workflow("resume", _SAVED, resume, ("RUNNING",), 1, 1, crashes_by=_RESTORE_FAILS),
     Workflow("resume of paused", _PAUSED, resume, ("RUNNING",), 1, 1, crashes_by=_RESTORE_FAILS),
     Workflow("suspend", _RUNNING, suspend, ("SUSPENDED",), 2, 1, _GOES_ON, _SAVE_FAILS),
