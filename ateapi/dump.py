@@ -196,9 +196,10 @@ class Dumps:
                         progress.take(part)
                         yield part
             except AteError as exc:
-                if progress.in_file:
-                    raise
                 name = self._nodes.name_of(node_id)
+                if progress.in_file:
+                    msg = f"the dump broke off: node {name} stopped in a file: {exc.message}"
+                    raise exc.with_message(msg) from exc
                 missing = f"node {name} does not give all: {exc.message} ({exc.reason})"
                 if not progress.begun:
                     continue

@@ -2,14 +2,14 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import sys
-import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Final, NoReturn
+from typing import IO, Final
 
 import click
 
@@ -145,36 +145,37 @@ def _written(path: Path) -> Iterator[IO[bytes]]:
     Raises:
         AteError: It cannot be written.
     """
-    scratch = ""
+    scratch = path.with_name(f".{path.name[:64]}.{secrets.token_hex(4)}")
     try:
-        with _no_sudden_end():
-            fd, scratch = tempfile.mkstemp(prefix=f".{path.name[:64]}.", dir=path.parent)
+        with _removed_at_a_sudden_end(scratch):
+            fd = os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(fd, "wb") as opened:
                 yield opened
                 opened.flush()
                 os.fsync(opened.fileno())
-            Path(scratch).replace(path)
-            scratch = ""
+            scratch.replace(path)
     except OSError as exc:
         raise failure.unwritable(path, exc) from exc
     finally:
-        if scratch:
-            Path(scratch).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def _no_sudden_end() -> Iterator[None]:
-    """Have it cleaned up on SIGTERM and SIGHUP too: an actor's memory is in it."""
+def _removed_at_a_sudden_end(scratch: Path) -> Iterator[None]:
+    """Remove it on SIGTERM and SIGHUP too: an actor's memory is in it."""
+
+    def end(number: int, _frame: object) -> None:
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+
     may_handle = threading.current_thread() is threading.main_thread()
     signals = (signal.SIGTERM, signal.SIGHUP) if may_handle else ()
-    former = {it: signal.signal(it, _end) for it in signals}
+    former = {it: signal.signal(it, end) for it in signals}
     try:
         yield
     finally:
         for it, handler in former.items():
             signal.signal(it, handler)
-
-
-def _end(number: int, _frame: object) -> NoReturn:
-    # What a shell reports of a program that a signal ended.
-    raise SystemExit(128 + number)
