@@ -33,6 +33,7 @@ ELSEWHERE = {
     "ateapi.store.outcome": "only who lost its operation needs it: two faults",
     "ateapi.store.quarantine": "only a worker that should be empty and is not: two faults",
     "ateapi.store.adopt": "only a worker whose actor was lost: test_promises",
+    "ateapi.store.explain": "a worker that cannot be cleaned: tests/system/test_interleavings.py",
     "ateapi.store.remove_worker": "a node with fewer workers: tests/system/test_supervision.py",
     "ateapi.store.assign_pool": "lending workers to pools: tests/service/ateapi",
     "ateapi.store.await_no_resume": "a revert by policy that is in vain",
