@@ -4,9 +4,6 @@ from dataclasses import dataclass
 
 from ateerrors.reason import Reason
 
-# Points that write nothing and point nowhere: see `Trial.points`.
-KILL = "kill"
-
 
 @dataclass(frozen=True)
 class Trial:
@@ -32,7 +29,7 @@ class Trial:
 
     @property
     def kills(self) -> bool:
-        return KILL in self.points
+        return "kill" in self.points
 
 
 @dataclass(frozen=True)
@@ -79,7 +76,7 @@ _RESTORE = (
     Trial("node call", "ateapi.node.Restore=error(INTERNAL)", Reason.INTERNAL),
     Trial("node call", "atelet.serve.Restore:after=1*kill"),
     Trial("manifest", "atelet.objects.manifest=2*error"),
-    Trial("fetch", "atelet.objects.fetch=error", Reason.STORAGE_UNAVAILABLE),
+    Trial("fetch", "atelet.objects.fetch=2*error"),
     Trial("fetch", "atelet.snapshot.digest=1*kill"),
     _crash("runsc", "ateom.runtime.restore=error(EPROTO)", Reason.RUNTIME_RESTORE_FAILED),
     Trial("runsc", "ateom.runtime.restore=error(ENOMEM)", Reason.NODE_OUT_OF_RESOURCES),
@@ -130,7 +127,14 @@ WORKFLOWS = (
     Workflow(
         "resume from SUSPENDED",
         *("SUSPENDED", "resume", "RUNNING"),
-        (*_BEGIN, *_RESTORE, *_START, *_FINISH),
+        (
+            *_BEGIN,
+            # Tried again for as long as a store may be away for a read.
+            Trial("fetch", "atelet.objects.fetch=error", Reason.STORAGE_UNAVAILABLE),
+            *_RESTORE,
+            *_START,
+            *_FINISH,
+        ),
     ),
     Workflow(
         "resume from PAUSED",
@@ -179,7 +183,7 @@ WORKFLOWS = (
             Trial("node call", "ateapi.node.Upload=error(INTERNAL)", Reason.INTERNAL),
             Trial("node call", "atelet.serve.Upload:after=1*kill"),
             Trial("manifest", "atelet.objects.manifest=2*error"),
-            Trial("fetch", "atelet.objects.fetch=error", Reason.STORAGE_UNAVAILABLE),
+            Trial("fetch", "atelet.objects.fetch=2*error"),
             Trial("fetch", "atelet.snapshot.digest=1*kill"),
             Trial("upload", "atelet.upload.put=2*error"),
             Trial(
@@ -219,7 +223,6 @@ WORKFLOWS = (
             Trial("node call", "atelet.serve.Reset=1*kill"),
             Trial("runsc", "ateom.runtime.delete=2*error"),
             Trial("runsc", "ateom.runtime.delete=1*kill"),
-            Trial("files", "ateapi.node.DeleteSnapshot=1*error"),
             Trial("files", "atelet.objects.delete=1*error"),
             Trial("files", "atelet.objects.delete=1*kill"),
         ),

@@ -8,8 +8,7 @@ import os
 import random
 import secrets
 import shutil
-import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +69,11 @@ async def lab(runsc: Path, tmp_path: Path) -> AsyncIterator[Lab]:
 
 @pytest.mark.parametrize(("verb", "status"), CASES)
 async def test_all_damage_is_noticed_in_time_and_can_be_mended(
-    lab: Lab, tmp_path: Path, verb: str, status: str, capsys: pytest.CaptureFixture[str]
+    lab: Lab,
+    tmp_path: Path,
+    verb: str,
+    status: str,
+    record_property: Callable[[str, object], None],
 ) -> None:
     rng = random.Random(f"{SEED} {verb} {status}")
     other = await _at_rest(lab, "other", status)
@@ -81,6 +84,8 @@ async def test_all_damage_is_noticed_in_time_and_can_be_mended(
     assert set(sizes) == IMAGE | {MANIFEST}
     # Where each donor's file differs, else it is no damage.
     chosen = [it for it in places(rng, sizes, sorted(victim.subject.donors)) if _bad(victim, it)]
+    told = f"{len(chosen)} places of damage, {verb} of {status}: ATE_CORRUPTION_SEED={SEED}"
+    record_property("told", told)
     lab.runsc.forget()
 
     for number, it in enumerate(chosen):
@@ -96,9 +101,6 @@ async def test_all_damage_is_noticed_in_time_and_can_be_mended(
     for of in (victim, single):
         actor = await lab.client.resume(of.name)
         assert (await ask(actor.ateom_pod_ip))["count"] == of.count + 1
-    with capsys.disabled():
-        told = f"{verb} of {status}: {len(chosen)} places, all noticed (seed {SEED})"
-        sys.stdout.write(f"\n{told} ")
 
 
 async def _noticed_and_mended(lab: Lab, of: Victim, it: Damage, verb: str, status: str) -> None:
