@@ -1,7 +1,9 @@
 """Checkpoint files become a snapshot, and nothing of one is used unverified."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -111,6 +113,39 @@ async def test_another_size_is_snapshot_corrupt(
     path = snapshot.folder / "pages.img"
     path.write_bytes(path.read_bytes()[: 100 if not change else None] + change)
     with pytest.raises(AteError, match="bytes") as caught:
+        await reader.verified_files(snapshot.place, snapshot.manifest, threads, Phases())
+    assert caught.value.reason is Reason.SNAPSHOT_CORRUPT
+
+
+@pytest.mark.parametrize("name", ["pages.img", "manifest.json"])
+@pytest.mark.parametrize("what", ["folder", "pipe", "link to itself", "link to the same"])
+async def test_what_is_no_plain_file_is_snapshot_corrupt(
+    snapshot: Snapshot, threads: Threads, tmp_path: Path, name: str, what: str
+) -> None:
+    """A link may lead elsewhere when the runtime follows it; a pipe would be waited at."""
+    path = snapshot.folder / name
+    good = path.rename(tmp_path / name)
+    make: dict[str, Callable[[], None]] = {
+        "folder": path.mkdir,
+        "pipe": partial(os.mkfifo, path),
+        "link to itself": partial(path.symlink_to, name),
+        "link to the same": partial(path.symlink_to, good),
+    }
+    make[what]()
+
+    async def read() -> None:
+        stored = await reader.read_manifest(snapshot.place, snapshot.digest)
+        await reader.verified_files(snapshot.place, stored.manifest, threads, Phases())
+
+    with pytest.raises(AteError, match=f"{name} is no plain file") as caught:
+        await read()
+    assert caught.value.reason is Reason.SNAPSHOT_CORRUPT
+
+
+async def test_what_has_become_huge_is_not_read(snapshot: Snapshot, threads: Threads) -> None:
+    """Nobody waits until a hole of a terabyte is hashed."""
+    os.truncate(snapshot.folder / "pages.img", 1 << 40)
+    with pytest.raises(AteError, match=f"pages.img has {1 << 40} of") as caught:
         await reader.verified_files(snapshot.place, snapshot.manifest, threads, Phases())
     assert caught.value.reason is Reason.SNAPSHOT_CORRUPT
 
