@@ -5,7 +5,6 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Final
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
@@ -32,9 +31,6 @@ from aterpc.server import Server
 from aterpc.transport import SOCKETS, Transport
 
 log = logging.getLogger(__name__)
-
-# A mount that says nothing for so long is away; shorter than what a stop of work may take.
-_FAR_PATIENCE_S: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +69,8 @@ async def running(config: Config, transport: Transport = SOCKETS) -> AsyncIterat
     async with contextlib.AsyncExitStack() as stack:
         threads = Threads()
         stack.callback(threads.close)
-        far = Threads(_FAR_PATIENCE_S)
-        stack.callback(far.close)
-        places = Places(paths, config.state_dir, threads, far)
+        places = Places(paths, config.state_dir, threads)
+        stack.callback(places.close)
         images = ImageStore(
             paths.images,
             base=config.state_dir,

@@ -84,7 +84,7 @@ async def flush(node: Node, target: Place) -> None:
     Raises:
         AteError: STORAGE_UNAVAILABLE.
     """
-    await node.places.local_store().flush(node.places.copy_of(target).prefix)
+    await node.places.local_store().settle(node.places.copy_of(target).prefix)
 
 
 async def unmark(node: Node, copy: LocalCopy) -> None:

@@ -83,7 +83,7 @@ class Saving:
             made = stored.manifest
             raise self._occupied(f"there is one of actor {made.actor_uid} at epoch {made.epoch}")
         with leaves(Sandbox.PAUSED):
-            await reader.settle(self.place, stored)
+            await self.place.store.settle(self.place.prefix)
         return stored
 
     async def _found(self) -> Stored | None:
@@ -107,10 +107,8 @@ class Saving:
         """
         stored = copied.stored
         try:
-            folder = await reader.verified_files(
-                copied.place, stored.manifest, self.node.threads, self.phases
-            )
-            await reader.settle(copied.place, stored)
+            folder = await reader.verified_files(copied.place, stored.manifest, self.phases)
+            await copied.place.store.settle(copied.place.prefix)
         except AteError as exc:
             fields = {"snapshot": copied.place.prefix, "error": exc.message}
             log.warning("copy_not_usable", extra=fields)

@@ -72,7 +72,7 @@ async def restore(
             with phases.measure("snapshot.manifest"):
                 read = partial(reader.read_manifest, place, request.manifest_digest)
                 stored = await while_away(retry_s, read)
-            verify = partial(reader.verified_files, place, stored.manifest, node.threads, phases)
+            verify = partial(reader.verified_files, place, stored.manifest, phases)
             files, folder = await both(
                 while_away(retry_s, verify),
                 _prepare_restore(node, request, stored.manifest, phases),

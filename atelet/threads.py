@@ -4,9 +4,9 @@ import asyncio
 import errno
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 T = TypeVar("T")
 
@@ -18,8 +18,31 @@ _LONG: Final = 12
 _SHORT: Final = 6
 
 
+# How long work is waited for.
+_Wait = Callable[["asyncio.Future[T]", "_Stop"], Coroutine[Any, Any, None]]
+
+
 class StoppedError(Exception):
     """A thread was told to stop before its work was done; what it had made is removed."""
+
+
+class _Stop(threading.Event):
+    """Tells work to end; that it looks shows that it gets on."""
+
+    def __init__(self, all_looks: list[int]) -> None:
+        super().__init__()
+        self._all_looks = all_looks
+        self.looks = 0
+
+    def is_set(self) -> bool:
+        self.looks += 1
+        self._all_looks[0] += 1
+        return super().is_set()
+
+    def progress(self) -> tuple[bool, int]:
+        """Return what changes while work gets on, or while what it waits behind does."""
+        has_begun = self.looks > 0
+        return has_begun, self.looks if has_begun else self._all_looks[0]
 
 
 class Threads:
@@ -34,12 +57,15 @@ class Threads:
 
         Args:
             patience_s: For work on what may never answer, such as a mount whose server is gone:
-                how long short work may take, and how long long work may go on when it was told to
-                stop. Then it is left to itself, and its error is ETIMEDOUT.
+                how long short work may take, how long reading may stand still, and how long long
+                work may go on when it was told to stop. Then it is left to itself, and its error
+                is ETIMEDOUT.
         """
         self._patience_s = patience_s
         self._short = ThreadPoolExecutor(_SHORT, thread_name_prefix="atelet-files")
         self._long = ThreadPoolExecutor(_LONG, thread_name_prefix="atelet-bytes")
+        # How often any long work has looked at its event.
+        self._looks = [0]
 
     async def run(self, work: Callable[[], T]) -> T:
         """Run work that is short or must not stop half-way."""
@@ -53,10 +79,22 @@ class Threads:
 
     async def run_stoppable(self, work: Callable[[threading.Event], T]) -> T:
         """Run long work that ends with StoppedError soon after its event is set."""
-        stop = threading.Event()
-        future = asyncio.get_running_loop().run_in_executor(self._long, work, stop)
+        return await self._long_work(work, self._until_done)
+
+    async def run_reading(self, work: Callable[[threading.Event], T]) -> T:
+        """Do `run_stoppable` with work that must get on: it looks at its event after each part."""
+        return await self._long_work(work, self._while_it_gets_on)
+
+    async def _long_work(self, work: Callable[[threading.Event], T], wait: "_Wait[T]") -> T:
+        stop = _Stop(self._looks)
+
+        def begin() -> T:
+            stop.is_set()
+            return work(stop)
+
+        future = asyncio.get_running_loop().run_in_executor(self._long, begin)
         try:
-            await asyncio.wait([future])
+            await wait(future, stop)
         except asyncio.CancelledError:
             stop.set()
             await self._ended(future)
@@ -67,6 +105,16 @@ class Threads:
         """Wait for all threads; nothing can be run afterwards."""
         for pool in (self._short, self._long):
             pool.shutdown(wait=True, cancel_futures=True)
+
+    async def _until_done(self, future: "asyncio.Future[T]", _stop: _Stop) -> None:
+        await asyncio.wait([future])
+
+    async def _while_it_gets_on(self, future: "asyncio.Future[T]", stop: _Stop) -> None:
+        seen = None
+        while not future.done() and seen != (seen := stop.progress()):
+            await asyncio.wait([future], timeout=self._patience_s)
+        if not future.done():
+            stop.set()
 
     def _result(self, future: "asyncio.Future[T]") -> T:
         if not future.done():

@@ -68,7 +68,7 @@ async def _verified(node: Node, place: Place, digest: str, phases: Phases) -> tu
 
     async def attempt() -> tuple[Stored, Path]:
         stored = await reader.read_manifest(place, digest)
-        return stored, await reader.verified_files(place, stored.manifest, node.threads, phases)
+        return stored, await reader.verified_files(place, stored.manifest, phases)
 
     return await while_away(node.endurance.retry_s, attempt)
 
@@ -85,17 +85,14 @@ async def stat(node: Node, request: pb.StatSnapshotRequest) -> pb.StatSnapshotRe
     async def look() -> Stored | None:
         stored = await reader.find(place)
         if stored is not None:
-            await reader.settle(place, stored)
+            await place.store.settle(place.prefix)
         return stored
 
     if request.verify_digest:
-        stored, _ = await _verified(node, place, request.verify_digest, Phases())
-        await reader.settle(place, stored)
-        return pb.StatSnapshotResponse(snapshot=convert.snapshot(stored, place.snapshot_id))
-    found = await while_away(node.endurance.retry_s, look)
-    if found is None:
+        await _verified(node, place, request.verify_digest, Phases())
+    stored = await while_away(node.endurance.retry_s, look)
+    if stored is None:
         return pb.StatSnapshotResponse()
-    stored = found
     return pb.StatSnapshotResponse(snapshot=convert.snapshot(stored, place.snapshot_id))
 
 

@@ -110,7 +110,7 @@ async def _look(
         stored = await reader.find(place)
         if stored is None or not stored.is_of(fence.actor_uid, fence.epoch):
             return None
-        await reader.settle(place, stored)
+        await place.store.settle(place.prefix)
     except AteError as exc:
         return exc if exc.reason is Reason.STORAGE_UNAVAILABLE else None
     return convert.snapshot(stored, place.snapshot_id)

@@ -6,6 +6,7 @@ from typing import Final, Protocol
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
+from atelet.threads import Threads
 
 # Written into the root of a store when it is first written to.
 MARKER_NAME: Final = ".ate-store"
@@ -21,6 +22,11 @@ class ObjectStore(Protocol):
     when the root that should hold something does not carry the marker object: then it is the
     wrong mount or bucket, and nothing that it lacks is lost.
     """
+
+    @property
+    def threads(self) -> Threads:
+        """For reading what `fetch` returned: it may be on a mount that does not answer."""
+        ...
 
     async def prepare(self) -> None:
         """Make the root usable for writing: give it the marker object when it has none."""
@@ -70,6 +76,10 @@ class ObjectStore(Protocol):
             manifest: Bytes of the manifest.
             progress: Told of what has been placed.
         """
+        ...
+
+    async def settle(self, prefix: str) -> None:
+        """Make a snapshot that is complete durable: its writer may have been killed before."""
         ...
 
     async def listing(self, prefix: str) -> Mapping[str, int]:

@@ -33,29 +33,29 @@ class LocalStore:
         """Make it; `memory` is where the node remembers which store it is."""
         self._root = root
         self._mark = Mark(root, memory)
-        self._threads = threads
+        self.threads = threads
         # Folders of an actor are made and removed by different snapshots of it.
         self._folders = threading.Lock()
 
     async def prepare(self) -> None:
         with self._mapped("prepare"):
-            await self._threads.run(self._mark.make)
+            await self.threads.run(self._mark.make)
 
     async def free_bytes(self) -> int:
         with self._mapped("measure"):
-            return await self._threads.run(lambda: fs.free_bytes(self._root))
+            return await self.threads.run(lambda: fs.free_bytes(self._root))
 
     async def manifest(self, prefix: str) -> bytes | None:
         with self._mapped("read"):
-            return await self._threads.run(lambda: self._manifest(prefix))
+            return await self.threads.run(lambda: self._manifest(prefix))
 
     async def sizes(self, prefix: str, names: Sequence[str]) -> Mapping[str, int]:
         with self._mapped("read"):
-            return await self._threads.run(lambda: _sizes(self._folder(prefix), names))
+            return await self.threads.run(lambda: _sizes(self._folder(prefix), names))
 
     async def fetch(self, prefix: str, names: Sequence[str], *, again: bool) -> Path:
         with self._mapped("read"):
-            return await self._threads.run(lambda: self._fetch(prefix, names, again=again))
+            return await self.threads.run(lambda: self._fetch(prefix, names, again=again))
 
     async def put(
         self,
@@ -71,46 +71,45 @@ class LocalStore:
     ) -> None:
         """Do `put`, with an empty file for a mark, and replace what is there.
 
-        It is whole from then on, and durable after `flush`.
+        It is whole from then on, and durable after `settle`.
         """
         await self._do(_Put(prefix, files, manifest, _untold, mark=mark, is_durable=False))
 
-    async def flush(self, prefix: str) -> None:
-        """Make what was kept durable."""
+    async def settle(self, prefix: str) -> None:
         with self._mapped("write"):
-            await self._threads.run(lambda: self._flush(prefix))
+            await self.threads.run(lambda: self._settle(prefix))
 
     async def _do(self, put: "_Put") -> None:
         with self._mapped("write"):
-            await self._threads.run_stoppable(lambda stop: self._put(put, stop))
+            await self.threads.run_stoppable(lambda stop: self._put(put, stop))
 
     async def listing(self, prefix: str) -> Mapping[str, int]:
         with self._mapped("read"):
-            return await self._threads.run(lambda: browsing.listing(self._folder(prefix)))
+            return await self.threads.run(lambda: browsing.listing(self._folder(prefix)))
 
     async def read(self, prefix: str, name: str, offset: int, count: int) -> bytes:
         with self._mapped("read"):
-            return await self._threads.run(
+            return await self.threads.run(
                 lambda: browsing.read(self._folder(prefix) / name, offset, count)
             )
 
     async def discard(self, prefix: str) -> None:
         with self._mapped("delete"):
-            await self._threads.run(lambda: self._discard(prefix))
+            await self.threads.run(lambda: self._discard(prefix))
 
     async def delete(self, prefix: str) -> None:
         with self._mapped("delete"):
-            await self._threads.run(lambda: self._delete(prefix, durable=True))
+            await self.threads.run(lambda: self._delete(prefix, durable=True))
 
     async def drop(self, prefix: str) -> None:
         """Delete what nobody misses if it is there again after a loss of power."""
         with self._mapped("delete"):
-            await self._threads.run(lambda: self._delete(prefix, durable=False))
+            await self.threads.run(lambda: self._delete(prefix, durable=False))
 
     async def sweep(self) -> None:
         """Remove what killed processes were making below `<root>/<part>/`; nobody may write."""
         with self._mapped("delete"):
-            await self._threads.run(lambda: _remove_all_leftovers(self._root))
+            await self.threads.run(lambda: _remove_all_leftovers(self._root))
 
     def _folder(self, prefix: str) -> Path:
         """Return the folder of a snapshot.
@@ -173,8 +172,8 @@ class LocalStore:
         if put.is_durable:
             fs.sync(final.parent)
 
-    @effect("atelet.objects.flush", SYSTEM)
-    def _flush(self, prefix: str) -> None:
+    @effect("atelet.objects.settle", SYSTEM)
+    def _settle(self, prefix: str) -> None:
         folder = self._folder(prefix)
         # The files themselves were synced by their writer.
         for path in (folder / MANIFEST_NAME, folder, folder.parent, folder.parent.parent):

@@ -14,6 +14,8 @@ from atenode.paths import NodePaths, component
 _FILE: Final = "file:"
 # `<location of the template>/<atespace>/<actor uid>/<snapshot id>`
 _PREFIX_PARTS: Final = 3
+# A mount that says nothing for so long is away; shorter than what a stop of work may take.
+_FAR_PATIENCE_S: Final = 8.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,19 +62,18 @@ class Place:
 class Places:
     """The stores of this node, one a root."""
 
-    def __init__(self, paths: NodePaths, state_dir: Path, threads: Threads, far: Threads) -> None:
+    def __init__(self, paths: NodePaths, state_dir: Path, threads: Threads) -> None:
         """Make it.
 
         Args:
             paths: Of the node; its `snapshots` folder holds the local ones.
             state_dir: What `file:relative` is relative to.
             threads: For file work on the node.
-            far: For file work on what may be a mount, which must not keep the node from its own.
         """
         self._paths = paths
         self._state_dir = state_dir
         self._threads = threads
-        self._far = far
+        self._far: list[Threads] = []
         self._stores: dict[Path, LocalStore] = {}
 
     def of(self, destination: Destination) -> Place:
@@ -108,6 +109,11 @@ class Places:
         """Return the store of this node's own snapshots."""
         return self._store(self._paths.snapshots)
 
+    def close(self) -> None:
+        """Wait for all threads."""
+        for threads in self._far:
+            threads.close()
+
     def _split(self, uri: str) -> tuple[Path, str]:
         scheme, colon, _ = uri.partition(":")
         if colon and scheme in ("gs", "s3"):
@@ -133,6 +139,8 @@ class Places:
             if root == self._paths.snapshots:
                 store = LocalStore(root, self._threads)
             else:
-                store = LocalStore(root, self._far, self._paths.known_store(str(root)))
+                # What may be a mount that does not answer keeps nobody from anything else.
+                self._far.append(far := Threads(_FAR_PATIENCE_S))
+                store = LocalStore(root, far, self._paths.known_store(str(root)))
             self._stores[root] = store
         return store

@@ -71,20 +71,7 @@ async def find(place: Place) -> Stored | None:
     return Stored(manifest, raw, mf.digest_of(raw))
 
 
-async def settle(place: Place, stored: Stored) -> None:
-    """Make a complete snapshot durable: its writer may have been killed before it was.
-
-    To be done before anyone is told of one that was found, and not made just now.
-
-    Raises:
-        AteError: STORAGE_UNAVAILABLE.
-    """
-    await place.store.put(place.prefix, {}, stored.raw)
-
-
-async def verified_files(
-    place: Place, manifest: mf.Manifest, threads: Threads, phases: Phases
-) -> Path:
+async def verified_files(place: Place, manifest: mf.Manifest, phases: Phases) -> Path:
     """Return a folder with the snapshot's files, each of the size and digest that it must have.
 
     A file that does not check out is read once more from its source before it counts.
@@ -95,10 +82,10 @@ async def verified_files(
     names = [entry.name for entry in manifest.files]
     with phases.measure("bytes.hash"):
         folder = await place.store.fetch(place.prefix, names, again=False)
-        wrong = await _mismatches(folder, manifest, threads)
+        wrong = await _mismatches(folder, manifest, place.store.threads)
         if wrong:
             folder = await place.store.fetch(place.prefix, names, again=True)
-            wrong = await _mismatches(folder, manifest, threads)
+            wrong = await _mismatches(folder, manifest, place.store.threads)
     if wrong:
         msg = f"snapshot {place.prefix} is damaged: {'; '.join(wrong)}"
         raise AteError(Reason.SNAPSHOT_CORRUPT, msg)
@@ -109,7 +96,7 @@ async def _mismatches(folder: Path, manifest: mf.Manifest, threads: Threads) -> 
     """Return a line for each file that is not what the manifest says."""
     try:
         found = await together(
-            threads.run_stoppable(partial(_mismatch, folder / entry.name, entry))
+            threads.run_reading(partial(_mismatch, folder / entry.name, entry))
             for entry in manifest.files
         )
     except FileNotFoundError as exc:

@@ -359,8 +359,9 @@ async def test_a_copy_that_cannot_be_marked_again_is_still_there(running: Lab) -
 
 
 async def test_a_copy_that_cannot_be_flushed_keeps_no_suspend_from_ending(running: Lab) -> None:
-    atefail.configure("atelet.objects.flush=error(EIO)")
+    atefail.configure("atelet.objects.settle=error(EIO)")
     answer = await running.checkpoint(running.fence())
+    atefail.clear()
     assert (await running.stat("s1")).snapshot == answer.snapshot
 
 

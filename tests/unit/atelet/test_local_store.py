@@ -341,7 +341,7 @@ async def test_what_is_kept_replaces_what_is_there(
     assert await store.manifest(PREFIX) == b'{"new":1}'
     names = {path.name for path in (root / PREFIX).iterdir()}
     assert names == {*files, "manifest.json", ".mark"}
-    await store.flush(PREFIX)
+    await store.settle(PREFIX)
 
 
 async def test_what_is_dropped_is_gone_with_its_empty_folders(

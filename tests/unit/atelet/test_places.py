@@ -15,7 +15,7 @@ STATE = Path("/state")
 
 @pytest.fixture
 def places(threads: Threads) -> Places:
-    return Places(NodePaths(STATE / "node"), STATE, threads, threads)
+    return Places(NodePaths(STATE / "node"), STATE, threads)
 
 
 def external(places: Places, uri: str) -> Place:

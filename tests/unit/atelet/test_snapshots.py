@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import atefail
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from atelet.objects.base import Progress
@@ -92,7 +93,7 @@ async def test_sealing_says_size_and_digest_of_every_file(
 
 async def test_a_whole_snapshot_is_read_in_its_place(snapshot: Snapshot, threads: Threads) -> None:
     stored = await reader.read_manifest(snapshot.place, snapshot.digest)
-    folder = await reader.verified_files(snapshot.place, stored.manifest, threads, Phases())
+    folder = await reader.verified_files(snapshot.place, stored.manifest, Phases())
     assert (stored.manifest, folder) == (snapshot.manifest, snapshot.folder)
 
 
@@ -102,7 +103,7 @@ async def test_one_flipped_bit_is_snapshot_corrupt(
 ) -> None:
     snapshot.damage(name)
     with pytest.raises(AteError, match=name) as caught:
-        await reader.verified_files(snapshot.place, snapshot.manifest, threads, Phases())
+        await reader.verified_files(snapshot.place, snapshot.manifest, Phases())
     assert caught.value.reason is Reason.SNAPSHOT_CORRUPT
 
 
@@ -113,7 +114,7 @@ async def test_another_size_is_snapshot_corrupt(
     path = snapshot.folder / "pages.img"
     path.write_bytes(path.read_bytes()[: 100 if not change else None] + change)
     with pytest.raises(AteError, match="bytes") as caught:
-        await reader.verified_files(snapshot.place, snapshot.manifest, threads, Phases())
+        await reader.verified_files(snapshot.place, snapshot.manifest, Phases())
     assert caught.value.reason is Reason.SNAPSHOT_CORRUPT
 
 
@@ -153,7 +154,7 @@ async def test_what_has_become_huge_is_not_read(snapshot: Snapshot, threads: Thr
 async def test_a_missing_file_is_snapshot_not_found(snapshot: Snapshot, threads: Threads) -> None:
     (snapshot.folder / "pages.img").unlink()
     with pytest.raises(AteError) as caught:
-        await reader.verified_files(snapshot.place, snapshot.manifest, threads, Phases())
+        await reader.verified_files(snapshot.place, snapshot.manifest, Phases())
     assert caught.value.reason is Reason.SNAPSHOT_NOT_FOUND
     assert await reader.find(snapshot.place) is None
 
@@ -188,8 +189,8 @@ async def test_a_vanished_mount_is_not_a_lost_snapshot(snapshot: Snapshot) -> No
 class ColdStore:
     """A store whose first fetch is bad: a damaged cache entry, with the source in order."""
 
-    def __init__(self, good: Path, bad: Path) -> None:
-        self.good, self.bad = good, bad
+    def __init__(self, good: Path, bad: Path, threads: Threads) -> None:
+        self.good, self.bad, self.threads = good, bad, threads
         self.reads = 0
 
     async def prepare(self) -> None: ...
@@ -222,6 +223,8 @@ class ColdStore:
     async def read(self, prefix: str, name: str, offset: int, count: int) -> bytes:
         return b""
 
+    async def settle(self, prefix: str) -> None: ...
+
     async def discard(self, prefix: str) -> None: ...
 
     async def delete(self, prefix: str) -> None: ...
@@ -234,7 +237,32 @@ async def test_what_is_good_at_its_source_is_not_corrupt(
     bad.mkdir()
     for name in (*NAMES, "manifest.json"):
         (bad / name).write_bytes(b"rubbish")
-    place = Place(ColdStore(snapshot.folder, bad), PREFIX, is_local=False)
+    place = Place(ColdStore(snapshot.folder, bad, threads), PREFIX, is_local=False)
     stored = await reader.read_manifest(place, snapshot.digest)
-    folder = await reader.verified_files(place, stored.manifest, threads, Phases())
+    folder = await reader.verified_files(place, stored.manifest, Phases())
     assert folder == snapshot.folder
+
+
+async def test_a_file_on_a_mount_that_does_not_answer_is_not_waited_for(
+    snapshot: Snapshot, tmp_path: Path
+) -> None:
+    """And it keeps no thread of the node's own files, nor the store itself, from anything."""
+    far = Threads(patience_s=0.05)
+    place = Place(LocalStore(tmp_path / "store", far), PREFIX, is_local=False)
+    atefail.configure("atelet.snapshot.digest=delay(600)")
+    try:
+        with pytest.raises(AteError, match="no answer") as caught:
+            await reader.verified_files(place, snapshot.manifest, Phases())
+    finally:
+        atefail.clear()
+        far.close()
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+
+
+async def test_settling_what_was_deleted_meanwhile_makes_nothing(snapshot: Snapshot) -> None:
+    store = snapshot.place.store
+    await store.delete(PREFIX)
+    with pytest.raises(AteError) as caught:
+        await store.settle(PREFIX)
+    assert caught.value.reason is Reason.STORAGE_UNAVAILABLE
+    assert not snapshot.folder.exists()

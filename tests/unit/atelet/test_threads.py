@@ -104,3 +104,37 @@ async def test_what_waits_behind_hung_work_never_begins(far: Threads) -> None:
     begun = [work.begun.is_set() for work in hung]
     assert any(begun)
     assert not all(begun)
+
+
+async def test_reading_that_gets_on_may_take_its_time(far: Threads) -> None:
+    def read(stop: threading.Event) -> int:
+        for _ in range(30):
+            stop.is_set()
+            stop.wait(0.01)
+        return 30
+
+    assert await far.run_reading(read) == 30
+
+
+async def test_reading_that_stands_still_is_left_to_itself(far: Threads) -> None:
+    hung = Hung()
+    with pytest.raises(OSError, match="no answer") as caught:
+        await far.run_reading(hung)
+    assert caught.value.errno == errno.ETIMEDOUT
+    hung.answer.set()
+
+
+async def test_reading_waits_its_turn_for_as_long_as_others_get_on(far: Threads) -> None:
+    may_end = threading.Event()
+
+    def read(stop: threading.Event) -> None:
+        while not may_end.wait(0.01):
+            stop.is_set()
+
+    others = [asyncio.create_task(far.run_reading(read)) for _ in range(12)]
+    last = asyncio.create_task(far.run_reading(lambda _stop: "read"))
+    await asyncio.wait([last], timeout=0.3)
+    assert not last.done()
+    may_end.set()
+    assert await last == "read"
+    await asyncio.gather(*others)

@@ -12,6 +12,7 @@ from atelet import uploads
 from atelet.endurance import Endurance
 from atelet.objects.base import Progress, unavailable
 from atelet.objects.places import Place
+from atelet.threads import Threads
 
 pytestmark = pytest.mark.looptime
 
@@ -24,6 +25,8 @@ Attempt = Callable[[Progress], Awaitable[None]]
 
 class Store:
     """A store whose every put is an attempt that the test wrote; the last one goes on for ever."""
+
+    threads: Threads
 
     def __init__(self, *attempts: Attempt) -> None:
         self.attempts = list(attempts)
@@ -64,6 +67,8 @@ class Store:
 
     async def read(self, prefix: str, name: str, offset: int, count: int) -> bytes:
         return b""
+
+    async def settle(self, prefix: str) -> None: ...
 
     async def discard(self, prefix: str) -> None: ...
 
