@@ -136,7 +136,7 @@ async def test_what_is_no_plain_file_is_snapshot_corrupt(
 
     async def read() -> None:
         stored = await reader.read_manifest(snapshot.place, snapshot.digest)
-        await reader.verified_files(snapshot.place, stored.manifest, threads, Phases())
+        await reader.verified_files(snapshot.place, stored.manifest, Phases())
 
     with pytest.raises(AteError, match=f"{name} is no plain file") as caught:
         await read()
@@ -147,7 +147,7 @@ async def test_what_has_become_huge_is_not_read(snapshot: Snapshot, threads: Thr
     """Nobody waits until a hole of a terabyte is hashed."""
     os.truncate(snapshot.folder / "pages.img", 1 << 40)
     with pytest.raises(AteError, match=f"pages.img has {1 << 40} of") as caught:
-        await reader.verified_files(snapshot.place, snapshot.manifest, threads, Phases())
+        await reader.verified_files(snapshot.place, snapshot.manifest, Phases())
     assert caught.value.reason is Reason.SNAPSHOT_CORRUPT
 
 
