@@ -130,8 +130,14 @@ class Operations:
         """Do work that has no record, and that goes on when the caller goes away."""
         task = asyncio.create_task(work)
         self._detached.add(task)
-        task.add_done_callback(self._detached.discard)
+        task.add_done_callback(self._forget)
         return await asyncio.shield(task)
+
+    def _forget(self, task: asyncio.Task[Any]) -> None:
+        self._detached.discard(task)
+        # Also marks it as seen: its caller may have gone.
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("detached_work_failed", extra={"error": str(error)})
 
     def running(self) -> list[Call]:
         """Return the calls whose work runs."""

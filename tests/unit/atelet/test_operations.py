@@ -1,6 +1,7 @@
 """Work keyed by operation id: joined, recorded, undone, interrupted."""
 
 import asyncio
+import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -355,3 +356,28 @@ async def test_a_record_that_is_being_written_is_not_swept(
     os.utime(half, (1, 1))
     await records.sweep()
     assert not half.exists()
+
+
+async def test_work_without_a_record_that_fails_alone_is_no_loose_end(
+    operations: Operations, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its caller has gone: the failure is told in the log, and not by the loop at its end."""
+    may_end, unseen = asyncio.Event(), []
+    asyncio.get_running_loop().set_exception_handler(lambda _, told: unseen.append(told))
+
+    async def work() -> None:
+        await may_end.wait()
+        raise AteError(Reason.STORAGE_UNAVAILABLE, "the disk is away")
+
+    caller = asyncio.create_task(operations.detached(work()))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    caller.cancel()
+    await asyncio.gather(caller, return_exceptions=True)
+    may_end.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    del caller
+    gc.collect()
+    assert unseen == []
+    assert "detached_work_failed" in caplog.text
