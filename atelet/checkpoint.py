@@ -18,7 +18,7 @@ from ateerrors.errors import AteError
 from ateerrors.reason import Reason
 from ateerrors.report import Report, Sandbox
 from atefail import SYSTEM, failpoint
-from atelet import activations, convert, copies
+from atelet import activations, convert, copies, sandboxes
 from atelet import files as fs
 from atelet.activations import Activation
 from atelet.ateoms import Patience
@@ -28,12 +28,12 @@ from atelet.faults import with_sandbox
 from atelet.node import Node, leaves
 from atelet.objects.places import Place
 from atelet.operations import Operation
+from atelet.sandboxes import Phase
 from atelet.saving import Saving
 from atelet.snapshots.reader import Stored
 from atelet.tasks import both
 from atenode.manifest import SCOPE_FULL, FileEntry, Manifest, digest_of
 from atenode.paths import ActivationPaths
-from atepb import ateapi_pb2
 from atepb import atelet_pb2 as pb
 from atepb import ateom_pb2 as ateom_pb
 
@@ -44,6 +44,7 @@ _CONNECT_S: Final = 30.0
 _CHECKPOINT_S: Final = 180.0
 _BYTES_PER_S: Final = 50_000_000
 _LOOK: Final = Patience(_CONNECT_S, answer_s=10, reason=Reason.WORKER_UNREACHABLE)
+_ASK: Final = Patience(connect_s=5, answer_s=5)
 _DELETE: Final = Patience(connect_s=10, answer_s=40)
 # State of the runtime beside the memory, the manifest, and what comes between looking and writing.
 _SPARE_BYTES: Final = 64 << 20
@@ -109,6 +110,9 @@ class _Flow:
     async def _made_before(self) -> Stored | None:
         """Return the snapshot if a former try made it, or has left the copy to make it of."""
         found = await self.saving.made_before()
+        if isinstance(found, Stored) and await self._went_on():
+            self.saving.leave_behind()
+            return None
         if not isinstance(found, LocalCopy):
             return found
         # Nobody else asks the sandbox's ateom, which knows whose command is the newest.
@@ -119,14 +123,21 @@ class _Flow:
         except AteError as exc:
             raise with_sandbox(exc, await self._state()) from exc.__cause__
 
+    async def _went_on(self) -> bool:
+        """Whether the sandbox runs: a Cancel was cut off that had let it go on."""
+        fence, target = self.request.fence, self.request.target_ateom_uid
+        with contextlib.suppress(AteError):
+            return await sandboxes.phase(self.node, target, fence, _ASK) == Phase.PHASE_RUNNING
+        return False
+
     async def _state(self) -> Sandbox:
         """Look what became of the sandbox since a former try paused it."""
         try:
-            slot = await self._slot()
+            phase = sandboxes.phase_in(await self._slot(), self.request.fence)
         except AteError:
             return Sandbox.UNKNOWN
-        alive = self._is_held(slot) and slot.sandbox.phase != ateapi_pb2.SandboxState.PHASE_EXITED
-        return Sandbox.PAUSED if alive else Sandbox.GONE
+        is_dead = phase in (Phase.PHASE_NONE, Phase.PHASE_EXITED)
+        return Sandbox.GONE if is_dead else Sandbox.PAUSED
 
     async def _make(self) -> Stored:
         """Have the runtime write its files, and make a snapshot of them."""
@@ -134,7 +145,8 @@ class _Flow:
             slot, rooms = await both(self._slot(), self._rooms())
             self._require_room(slot, rooms)
             # Without the sandbox there may be no record either: ateom says what became of it.
-            activation = await self._activation() if self._is_held(slot) else None
+            is_there = sandboxes.phase_in(slot, self.request.fence) != Phase.PHASE_NONE
+            activation = await self._activation() if is_there else None
         try:
             answer, entries = await self._written(slot.memory_bytes)
             activation = activation or await self._activation()
@@ -146,10 +158,7 @@ class _Flow:
             raise
 
     async def _slot(self) -> ateom_pb.Slot:
-        """Ask for the slot anew: what was seen last may be from before the program grew."""
-        target, request = self.request.target_ateom_uid, ateom_pb.ListSlotsRequest()
-        seen = await self.node.ateoms.call(target, lambda stub: stub.ListSlots, request, _LOOK)
-        return next((slot for slot in seen.slots if slot.uid == target), ateom_pb.Slot())
+        return await sandboxes.slot(self.node, self.request.target_ateom_uid, _LOOK)
 
     async def _rooms(self) -> dict[str, int]:
         """Make the places that will be written to usable; return how many bytes are free there.
@@ -249,10 +258,6 @@ class _Flow:
             return False
         self.operation.phases.extend(answer.phases)
         return True
-
-    def _is_held(self, slot: ateom_pb.Slot) -> bool:
-        fence, held = self.request.fence, slot.sandbox
-        return (held.actor_uid, held.epoch) == (fence.actor_uid, fence.epoch)
 
     async def _activation(self) -> Activation:
         return await self.node.threads.run(partial(activations.read, self.folder))

@@ -63,10 +63,13 @@ class Saving:
         found = copies.find(self.node, self.place, self.actor_uid, self.epoch)
         placed, copied = await both(self._placed_before(), found)
         if copied is not None and not copied.is_newest:
-            # Only a new checkpoint has all of the sandbox's state.
-            self.is_behind, self.copy = True, Copy.UNKNOWN
+            self.leave_behind()
             return None
         return placed or copied
+
+    def leave_behind(self) -> None:
+        """Take nothing that was made before: only a new checkpoint has all of the state."""
+        self.is_behind, self.copy = True, Copy.UNKNOWN
 
     async def _placed_before(self) -> Stored | None:
         try:
@@ -160,6 +163,7 @@ class Saving:
 
         try:
             with self.phases.measure("bytes.place"):
+                await self._remove_older()
                 await while_away(self.node.endurance.retry_s, attempt)
         except AteError as exc:
             raise self._failed(Reason.SNAPSHOT_SAVE_FAILED, exc.message) from exc
@@ -190,13 +194,16 @@ class Saving:
         endurance = self.node.endurance
         try:
             with self.phases.measure("bytes.place"):
-                if self.is_behind:
-                    # A complete snapshot is never overwritten, and nobody was told of this one.
-                    old = partial(self.place.store.delete, self.place.prefix)
-                    await while_away(endurance.retry_s, old)
+                await self._remove_older()
                 await uploads.upload(self.place, files, raw, endurance, began_s=self.began_s)
         except AteError as exc:
             raise self._failed(Reason.SNAPSHOT_UPLOAD_FAILED, exc.message) from exc
+
+    async def _remove_older(self) -> None:
+        if self.is_behind:
+            # A complete snapshot is never overwritten, and nobody was told of this one.
+            old = partial(self.place.store.delete, self.place.prefix)
+            await while_away(self.node.endurance.retry_s, old)
 
     def reported(self, exc: AteError) -> AteError:
         """Say with an error what there is beside the sandbox."""

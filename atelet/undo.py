@@ -10,15 +10,15 @@ from typing import Final
 from ateerrors import wire
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
-from atelet import checkpoint, convert, copies
+from atelet import checkpoint, convert, copies, sandboxes
 from atelet.ateoms import Patience
 from atelet.copies import LocalCopy
 from atelet.node import Node
 from atelet.objects.places import Place
 from atelet.operations import Operations
 from atelet.records import CHECKPOINT, Record, Records
+from atelet.sandboxes import Phase
 from atelet.snapshots import reader
-from atepb import ateapi_pb2
 from atepb import atelet_pb2 as pb
 from atepb import ateom_pb2 as ateom_pb
 
@@ -28,8 +28,7 @@ _RESUME: Final = Patience(connect_s=5, answer_s=15)
 _RESET: Final = Patience(connect_s=5, answer_s=25)
 
 _Result = pb.CancelResponse
-_Sandbox = ateapi_pb2.SandboxState
-_DEAD: Final = frozenset({_Sandbox.PHASE_NONE, _Sandbox.PHASE_EXITED})
+_DEAD: Final = frozenset({Phase.PHASE_NONE, Phase.PHASE_EXITED})
 
 
 async def reset(node: Node, operations: Operations, request: pb.ResetRequest) -> pb.ResetResponse:
@@ -61,15 +60,17 @@ async def cancel(
     node.ateoms.require_newest(target, fence.claim)
     touched = await operations.stop(fence.operation_id, fence.claim)
     async with node.slots.of(target):
-        place = await _place(node, records, fence)
-        found = await _look(node, records, place, fence)
-        if isinstance(found, pb.Snapshot):
+        record = await records.read(fence.operation_id)
+        place = _place(node, record)
+        found = await _look(record, place, fence)
+        is_behind = isinstance(found, pb.Snapshot) and await _went_on(node, target, fence, record)
+        if isinstance(found, pb.Snapshot) and not is_behind:
             return _Result(result=_Result.RESULT_COMPLETE, snapshot=found)
         copy = await _copy(node, place, fence)
         result = await _let_go_on(node, target, fence, copy, touched=touched)
-        await _clear(node, place, fence)
+        await _clear(node, place, fence, is_behind=is_behind)
         if result == _Result.RESULT_GONE:
-            if found is not None:
+            if isinstance(found, AteError):
                 # Without its sandbox, only the store could say whether anything was lost.
                 raise found
             await _record_cancelled(records, fence.operation_id)
@@ -80,13 +81,12 @@ async def cancel(
     return _Result(result=result)
 
 
-async def _place(node: Node, records: Records, fence: pb.Fence) -> Place | None:
+def _place(node: Node, record: Record | None) -> Place | None:
     """Return where the operation was writing its snapshot.
 
     None when it never came as far as this node, or not in this boot of it; and when it is a
     Restore, whose snapshot is not its own.
     """
-    record = await records.read(fence.operation_id)
     if record is None or record.call.verb != CHECKPOINT or record.call.destination is None:
         return None
     return node.places.of(record.call.destination)
@@ -100,12 +100,15 @@ async def _copy(node: Node, place: Place | None, fence: pb.Fence) -> LocalCopy |
 
 
 async def _look(
-    node: Node, records: Records, place: Place | None, fence: pb.Fence
+    record: Record | None, place: Place | None, fence: pb.Fence
 ) -> pb.Snapshot | AteError | None:
     """Return the operation's snapshot when it is complete, an error when nobody can say."""
-    if place is None or await _was_cancelled(records, fence.operation_id):
+    if record is None or place is None or _was_cancelled(record):
         # Whatever is there now, the sandbox went on from it, or is gone with nothing there.
         return None
+    if _is_recorded(record):
+        # Somebody may have been told, whether or not its store is away now.
+        return convert.outcome(record)
     try:
         stored = await reader.find(place)
         if stored is None or not stored.is_of(fence.actor_uid, fence.epoch):
@@ -116,31 +119,44 @@ async def _look(
     return convert.snapshot(stored, place.snapshot_id)
 
 
-async def _clear(node: Node, place: Place | None, fence: pb.Fence) -> None:
+async def _went_on(node: Node, target: str, fence: pb.Fence, record: Record | None) -> bool:
+    """Whether the sandbox runs: then a complete snapshot is not its state any more.
+
+    A Cancel was cut off that had let it go on while nobody could look at the store.
+    """
+    if record is not None and _is_recorded(record):
+        return False
+    with contextlib.suppress(AteError):
+        return await sandboxes.phase(node, target, fence, _ASK) == Phase.PHASE_RUNNING
+    return False
+
+
+async def _clear(node: Node, place: Place | None, fence: pb.Fence, *, is_behind: bool) -> None:
     """Remove what was being written of the snapshot: nobody writes to it any more."""
     await checkpoint.clear(node, node.paths.activation(fence.actor_uid, fence.epoch))
     if place is not None:
         with contextlib.suppress(AteError):
-            await place.store.discard(place.prefix)
+            remove = place.store.delete if is_behind else place.store.discard
+            await remove(place.prefix)
 
 
 async def _let_go_on(
     node: Node, target: str, fence: pb.Fence, copy: LocalCopy | None, *, touched: bool
 ) -> "pb.CancelResponse.Result.ValueType":
     """Have the sandbox go on; a copy of its state is behind from then on."""
-    before = await _sandbox(node, target, fence)
+    before = await sandboxes.phase(node, target, fence, _ASK)
     if copy is not None and copy.is_newest and before not in _DEAD:
         await copies.unmark(node, copy)
     command = ateom_pb.ResumeWorkloadRequest(fence=fence, slot_uid=target)
     try:
         await node.ateoms.call(target, lambda stub: stub.ResumeWorkload, command, _RESUME)
     except AteError:
-        if await _sandbox(node, target, fence) in _DEAD:
+        if await sandboxes.phase(node, target, fence, _ASK) in _DEAD:
             if copy is not None and copy.is_newest:
                 await copies.mark_again(node, copy)
             return _Result.RESULT_GONE
         raise
-    if before == _Sandbox.PHASE_RUNNING and not touched:
+    if before == Phase.PHASE_RUNNING and not touched:
         return _Result.RESULT_NOT_STARTED
     return _Result.RESULT_RESUMED
 
@@ -153,22 +169,13 @@ def _gone(copy: LocalCopy | None) -> pb.CancelResponse:
     return response
 
 
-async def _sandbox(
-    node: Node, target: str, fence: pb.Fence
-) -> "ateapi_pb2.SandboxState.Phase.ValueType":
-    """Ask ateom for the phase of the activation's sandbox; NONE when the worker has another."""
-    request = ateom_pb.ListSlotsRequest()
-    seen = await node.ateoms.call(target, lambda stub: stub.ListSlots, request, _ASK)
-    for slot in seen.slots:
-        held = slot.sandbox
-        if slot.uid == target and (held.actor_uid, held.epoch) == (fence.actor_uid, fence.epoch):
-            return held.phase
-    return _Sandbox.PHASE_NONE
+def _is_recorded(record: Record) -> bool:
+    """Whether success is recorded."""
+    return record.done and not record.status
 
 
-async def _was_cancelled(records: Records, operation_id: str) -> bool:
-    record = await records.read(operation_id)
-    error = wire.from_bytes(record.status) if record is not None else None
+def _was_cancelled(record: Record) -> bool:
+    error = wire.from_bytes(record.status)
     return error is not None and error.reason is Reason.CANCELLED
 
 
