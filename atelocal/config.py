@@ -36,7 +36,7 @@ class Limits:
     """Bounds, in seconds.
 
     Attributes:
-        ready_s: From the start until all parts serve and all workers are free.
+        ready_s: From the start until all parts serve and all workers are ready.
         suspend_s: For suspending all running actors at a stop; one that hangs does not hold the
             others, which go on at the same time.
         part_stop_s: For one part to end after SIGTERM.

@@ -19,6 +19,9 @@ from aterpc import channels
 
 _QUERY_TIMEOUT_S: Final = 10.0
 _POLL_S: Final = 0.05
+# That nothing is left of a former life's sandbox is said by two beats of its node.
+_SETTLES_S: Final = 3.0
+_USABLE: Final = frozenset({pb.Worker.STATE_FREE, pb.Worker.STATE_ASSIGNED})
 # A snapshot is read and written as a whole: more at a time only wait for the disk.
 _AT_A_TIME: Final = 4
 _PAGE_SIZE: Final = 1000
@@ -103,13 +106,29 @@ class Control:
             request.page_token = page.next_page_token
 
     async def wait_for_workers(self, count: int) -> None:
-        """Return when the workers 0 to count-1 are there and free, and no others are."""
-        # Its rows change by what nodes say: there is nothing to await.
-        while await self.missing_workers(count):  # noqa: ASYNC110
+        """Return when the workers 0 to count-1 are there, and no others are.
+
+        One that holds an actor may hold only what a former life left, which shows soon; or the
+        actor was resumed since, by an operation of that life or by its template.
+        """
+        clock = asyncio.get_running_loop().time
+        settled_s: float | None = None
+        # Their rows change by what nodes say: there is nothing to await.
+        while True:
+            if not await self.missing_workers(count):
+                settled_s = settled_s or clock() + _SETTLES_S
+                if clock() >= settled_s or await self._are_free():
+                    return
             await asyncio.sleep(_POLL_S)
 
+    async def _are_free(self) -> bool:
+        try:
+            return all(it.state == pb.Worker.STATE_FREE for it in await self.workers())
+        except AteError:
+            return False
+
     async def missing_workers(self, count: int) -> list[str]:
-        """Return what keeps each of the workers 0 to count-1 that is not free.
+        """Return what keeps each of the workers 0 to count-1 that cannot be used.
 
         One of a former life with more workers counts too: actors would be sent to it.
         """
@@ -231,7 +250,7 @@ def _ref(actor: pb.Actor) -> pb.ActorRef:
 def _missing(name: str, worker: pb.Worker | None) -> str:
     if worker is None:
         return f"{name} is not registered"
-    if worker.state == pb.Worker.STATE_FREE:
+    if worker.state in _USABLE:
         return ""
     state = pb.Worker.State.Name(worker.state).removeprefix("STATE_")
     return f"{name} is {state}" + (f" ({worker.reason})" if worker.reason else "")

@@ -107,7 +107,7 @@ class Life:
         async with control.connected(self._folder.target("ateapi")) as service:
             missing = await service.missing_workers(self._config.workers)
         return (
-            f"not all workers are free after {limit_s:g} s: {', '.join(missing[:3])}:"
+            f"not all workers are ready after {limit_s:g} s: {', '.join(missing[:3])}:"
             f" see {self._folder.logs}"
         )
 

@@ -74,7 +74,7 @@ async def _supervise(config: Config, runtime: Path, report: Report, voice: Voice
     with _signals(wishes):
         async with living(config, runtime, wishes, voice) as life:
             if not wishes.stop.is_set():
-                voice(f"up: {config.workers} workers are free")
+                voice(f"up: {config.workers} workers are ready")
                 _tell(config, report, voice, wishes)
             await wishes.stop.wait()
             voice("stopping: running actors are suspended first")
@@ -125,7 +125,7 @@ def where_it_is(config: Config) -> str:
     quoted = shlex.quote(str(home.root))
     return "\n".join(
         (
-            f"ate is up: {config.workers} workers are free",
+            f"ate is up: {config.workers} workers are ready",
             f"  endpoint      {endpoint}",
             f"  state folder  {home.root}    (export ATE_STATE_DIR={quoted})",
             f"  logs          {home.logs}",

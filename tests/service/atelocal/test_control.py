@@ -244,7 +244,7 @@ async def test_no_service_is_said_and_no_error(tmp_path: Path, said: list[str]) 
     assert said[0].startswith("cannot see which actors run:")
 
 
-async def test_workers_are_there_when_each_is_free(service: Control, actors: Actors) -> None:
+async def test_workers_are_there_when_each_can_be_used(service: Control, actors: Actors) -> None:
     def worker(number: int, state: "pb.Worker.State.ValueType", reason: str = "") -> pb.Worker:
         name = f"local-{number}"
         return pb.Worker(worker_pool="local", worker_pod=name, state=state, reason=reason)
@@ -261,6 +261,8 @@ async def test_workers_are_there_when_each_is_free(service: Control, actors: Act
         "local-7 is still registered",
     ]
     actors.workers = [worker(number, pb.Worker.STATE_FREE) for number in range(3)]
+    # An actor may have been resumed by what a former life began.
+    actors.workers[2] = worker(2, pb.Worker.STATE_ASSIGNED)
     # An applied pool may have taken them.
     actors.workers[1].worker_pool = "mine"
     await asyncio.wait_for(service.wait_for_workers(3), 5)
