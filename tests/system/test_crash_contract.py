@@ -294,8 +294,7 @@ async def test_a_lost_assignment_is_found_again_by_its_live_sandbox(
     await node.beat()
     (slot,) = node.holder_of((await it.get(ref)).uid)
     await it.sql(
-        "update workers set status = 1, actor_uid = null, epoch = 0"
-        f" where uid = '{slot.uid}'"
+        f"update workers set status = 1, actor_uid = null, epoch = 0 where uid = '{slot.uid}'"
     )
     await it.do("suspend", ref)
     assert await it.status(ref) == "SUSPENDED"
