@@ -80,6 +80,10 @@ class Supervision:
                     await self._gone(worker, actor)
             elif state.claim == worker.claim:
                 await self._compare(worker, actor, state, lasting=lasting)
+            elif state.claim < worker.claim and lasting and worker.status is WorkerStatus.ASSIGNED:
+                # A takeover raised the claim of an operation that its node had done already. Until
+                # the worker has heard of it, nothing that is said of it would ever count.
+                self._wake(worker)
         return known
 
     async def _gone(self, worker: WorkerRow, actor: ActorRow | None) -> None:
@@ -127,7 +131,11 @@ class Supervision:
             await self._crash(worker, actor, Reason.WORKER_LOST, "its sandbox is gone")
         elif sandbox.phase == pb.SandboxState.PHASE_PAUSED:
             # An undo whose answer was lost: without an operation nobody else would wake it.
-            self.wakes.start(worker.uid, partial(self.nodes.wake, worker))
+            self._wake(worker)
+
+    def _wake(self, worker: WorkerRow) -> None:
+        """Let the sandbox go on if it is paused, and its worker hear of the claim."""
+        self.wakes.start(worker.uid, partial(self.nodes.wake, worker))
 
     async def _crash(
         self,

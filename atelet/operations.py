@@ -198,7 +198,7 @@ class Operations:
         work: Work[ResponseT],
     ) -> ResponseT:
         record = await self._records.read(operation.call.operation_id)
-        if record and record.done and record.final and record.call.repeats(operation.call):
+        if record and record.is_answer_to(operation.call):
             return _outcome(record, response_type)
         await operation.begin()
         try:

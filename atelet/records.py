@@ -19,6 +19,7 @@ from atelet.threads import Threads
 from atenode.paths import NodePaths
 
 CHECKPOINT: Final = "Checkpoint"
+_STARTS: Final = frozenset({"Run", "Restore"})
 KEPT_S: Final = 24 * 3600.0
 # No record takes longer to be written.
 _WRITTEN_S: Final = 600.0
@@ -70,6 +71,15 @@ class Record:
     final: bool = False
     status: bytes = field(default=b"", repr=False)
     response: bytes = field(default=b"", repr=False)
+
+    def is_answer_to(self, call: Call) -> bool:
+        """Whether a repeat of the call gets what is recorded.
+
+        That a sandbox was started is not said a second time without asking: it may have ended, and
+        its worker has to hear of the repeat's claim.
+        """
+        is_started = self.call.verb in _STARTS and not self.status
+        return self.done and self.final and self.call.repeats(call) and not is_started
 
 
 class Records:

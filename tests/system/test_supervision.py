@@ -98,6 +98,25 @@ async def test_an_older_claim_says_nothing(tmp_path: Path) -> None:
         assert await it.status(ref) == "RUNNING"
 
 
+async def test_a_claim_that_was_raised_behind_its_worker_is_told_to_it(tmp_path: Path) -> None:
+    """Else a takeover that asked its node for nothing leaves an actor that nobody watches."""
+    async with control_and_node(tmp_path) as (it, node):
+        ref, slot = await running(it, node)
+        await it.sql(f"update workers set claim = claim + 1 where uid = '{slot.uid}'")
+
+        async def told() -> None:
+            assert node.calls[-1] == "Cancel"
+
+        await eventually(told)
+        assert await it.status(ref) == "RUNNING"
+        slot.phase, slot.exit_code = pb.SandboxState.PHASE_EXITED, 7
+
+        async def noticed() -> None:
+            assert await it.status(ref) == "CRASHED"
+
+        await eventually(noticed)
+
+
 async def test_a_free_worker_that_is_not_empty_is_quarantined_and_cleaned(tmp_path: Path) -> None:
     async with control_and_node(tmp_path, workers=1) as (it, node):
         (slot,) = node.slots.values()

@@ -177,7 +177,8 @@ async def test_a_failed_start_leaves_no_folder(lab: Lab) -> None:
     await eventually(gone)
 
 
-async def test_a_repeat_joins_and_a_later_one_gets_the_outcome(lab: Lab) -> None:
+async def test_a_repeat_joins_and_a_later_one_asks_again(lab: Lab) -> None:
+    """What was started may have ended since, and the worker has to hear of a newer claim."""
     gate = asyncio.Event()
 
     async def wait(_: object) -> None:
@@ -195,8 +196,10 @@ async def test_a_repeat_joins_and_a_later_one_gets_the_outcome(lab: Lab) -> None
     assert (await lab.outcome(fence.operation_id)).state == pb.GetOutcomeResponse.STATE_RUNNING
     gate.set()
     assert await first == await second
+    fence.claim += 1
     await lab.run(fence)
-    assert lab.ateom.verbs() == ["RunWorkload"]
+    assert lab.ateom.verbs() == ["RunWorkload", "RunWorkload"]
+    assert lab.ateom.slots["w0"].claim == fence.claim
     assert (await lab.outcome(fence.operation_id)).state == pb.GetOutcomeResponse.STATE_DONE
 
 
@@ -218,7 +221,6 @@ async def test_the_work_outlives_its_caller(lab: Lab) -> None:
     await asyncio.gather(caller, return_exceptions=True)
     gate.set()
     await lab.run(fence)
-    assert lab.ateom.verbs() == ["RunWorkload"]
     assert lab.ateom.phase("w0") == State.PHASE_RUNNING
 
 
