@@ -115,6 +115,16 @@ class Installation:
         await eventually(switched, every_s=0.002)
         assert not answer.read_text(), answer.read_text()
 
+    async def reached(self, part: str) -> None:
+        """Wait until one of the points that were switched last is reached."""
+        assert self.points is not None, "this installation cannot be switched"
+        path = (self.points / part).with_suffix(".reached")
+
+        async def is_there() -> None:
+            assert path.exists()
+
+        await eventually(is_there, within_s=20)
+
     async def down(self, *, now: bool = False) -> Done:
         return await ate("down", "--state-dir", str(self.state_dir), *(["--now"] if now else []))
 

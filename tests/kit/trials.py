@@ -78,6 +78,10 @@ class Subject:
     async def _crash(self) -> None:
         await self.bring("SUSPENDED")
         await self.bring("RUNNING")
+        await self.end()
+
+    async def end(self) -> None:
+        """Let the program, which runs, end; that is noticed."""
         await ask((await self.client.get(self.name)).ateom_pod_ip, "/exit?code=3")
 
         async def crashed() -> None:

@@ -98,6 +98,9 @@ async def _try(lab: Lab, subject: Subject, workflow: Workflow, trial: Trial) -> 
         subject.saved = subject.count
     await lab.client.resume(subject.name)
     await subject.visit()
+    if trial.kills and trial.phase in ("node call", "finish"):
+        # Whoever took the operation over watches what it left running.
+        await subject.end()
 
 
 async def _deleted(lab: Lab, trial: Trial) -> None:

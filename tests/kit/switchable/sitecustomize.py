@@ -2,18 +2,23 @@
 
 A folder with this module in PYTHONPATH is all that it takes. `$ATE_TEST_POINTS/<program>` holds
 the text for a program: it is taken when the program starts, or at SIGUSR1, and then removed, so
-that a program that its failpoint killed comes up again without. `$ATE_TEST_MORE_<program>` are
-further arguments for it.
+that a program that its failpoint killed comes up again without. When one of the named points is
+reached, `<program>.reached` says so. `$ATE_TEST_MORE_<program>` are further arguments for it.
 """
 
 import contextlib
 import os
+import re
 import signal
 import sys
 from pathlib import Path
 
 FOLDER = os.environ.get("ATE_TEST_POINTS", "")
 PROGRAMS = ("ateapi", "atelet", "ateom")
+
+
+# The observer of this process.
+watching: list[contextlib.ExitStack] = []
 
 
 def program() -> str | None:
@@ -34,7 +39,18 @@ def take(path: Path) -> str | None:
 def switch(path: Path) -> None:
     import atefail  # nothing is imported in programs that this is not about
 
-    answer = path.with_suffix(".done")
+    answer, reached = path.with_suffix(".done"), path.with_suffix(".reached")
+    names = set(re.findall(r"[\w.:-]+(?==)", path.read_text()))
+
+    def observe(point: str) -> None:
+        if point in names:
+            reached.write_text(point)
+
+    if watching:
+        watching.pop().close()
+    watching.append(contextlib.ExitStack())
+    watching[-1].enter_context(atefail.observing(observe))
+    reached.unlink(missing_ok=True)
     try:
         atefail.configure(path.read_text())
     except Exception as exc:  # noqa: BLE001  # the test says what the program cannot
