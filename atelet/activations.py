@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ateerrors.errors import AteError
 from ateerrors.reason import Reason
@@ -15,8 +15,11 @@ from atelet import bundles
 from atelet import files as fs
 from atelet.faults import FULL, text_of
 from atelet.logs import KeptLogs
-from atenode.manifest import Process
+from atenode.manifest import MAX_BYTES, Process
 from atenode.paths import ActivationPaths, NodePaths, is_component
+
+# Almost all of it becomes part of a manifest; the rest is for files and runtime.
+_MOST_BYTES: Final = MAX_BYTES - (128 << 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +55,19 @@ def write(
     """Make an activation's folder; one that is there gets the same files again.
 
     Raises:
-        AteError: NODE_OUT_OF_RESOURCES or NODE_UNAVAILABLE: it cannot be written.
+        AteError: NODE_OUT_OF_RESOURCES or NODE_UNAVAILABLE: it cannot be written;
+            TEMPLATE_INVALID: no snapshot of it could be described.
     """
+    record = _json(asdict(activation))
+    if len(record) > _MOST_BYTES:
+        msg = (
+            f"cannot run {activation.atespace}/{activation.actor}: program and spec take"
+            f" {len(record)} bytes, of {_MOST_BYTES} that fit into a snapshot's manifest"
+        )
+        raise AteError(Reason.TEMPLATE_INVALID, msg)
     config = bundles.config(activation.process, env, rootfs=rootfs, identity=folder.identity)
     try:
-        _fill(folder, activation, config)
+        _fill(folder, activation, record, config)
     except OSError as exc:
         full = exc.errno in FULL
         reason = Reason.NODE_OUT_OF_RESOURCES if full else Reason.NODE_UNAVAILABLE
@@ -65,7 +76,9 @@ def write(
 
 
 @effect("atelet.activation.write", SYSTEM)
-def _fill(folder: ActivationPaths, activation: Activation, config: Mapping[str, Any]) -> None:
+def _fill(
+    folder: ActivationPaths, activation: Activation, record: bytes, config: Mapping[str, Any]
+) -> None:
     for path in (folder.bundle, folder.identity):
         path.mkdir(parents=True, exist_ok=True)
     # Its rights are what the program sees of the mount.
@@ -74,7 +87,7 @@ def _fill(folder: ActivationPaths, activation: Activation, config: Mapping[str, 
         path = folder.identity / name
         path.write_text(value)
         path.chmod(0o644)
-    fs.write_atomic(folder.record, _json(asdict(activation)), durable=False)
+    fs.write_atomic(folder.record, record, durable=False)
     fs.write_atomic(folder.bundle / "config.json", _json(config), durable=False)
 
 

@@ -115,22 +115,34 @@ async def _files(place: Place, folder: _Folder) -> list[_File]:
 
 
 def _outputs(node: Node, logs: KeptLogs, actor_uid: str) -> list[_File]:
-    """Return the outputs of the ended activations, then those of live ones, by epoch."""
-    paths = dict(logs.of(actor_uid))
-    for epoch in activations.epochs_of(node.paths, actor_uid):
-        output = node.paths.activation(actor_uid, epoch).output_log
-        if output.is_file():
-            paths[epoch] = output
+    """Return the outputs of activations, live and ended, by epoch."""
+    # The live ones first: when they end they become the others.
+    epochs = {*activations.epochs_of(node.paths, actor_uid)}
+    epochs |= {epoch for epoch, _ in logs.of(actor_uid)}
     files = []
-    for epoch, path in sorted(paths.items()):
-        read = partial(_read, node, path)
-        files.append(_File(f"{epoch}.log", path.stat().st_size, read))
+    for epoch in sorted(epochs):
+        places = (
+            node.paths.activation(actor_uid, epoch).output_log,
+            node.paths.kept_log(actor_uid, epoch),
+        )
+        size = next((size for path in places if (size := browsing.size(path)) is not None), None)
+        if size is not None:
+            files.append(_File(f"{epoch}.log", size, partial(_read, node, places)))
     return files
 
 
-async def _read(node: Node, path: Path, offset: int, count: int) -> bytes:
+async def _read(node: Node, places: tuple[Path, Path], offset: int, count: int) -> bytes:
+    """Read a part of an output, which may be moved meanwhile."""
+
+    def attempt() -> bytes:
+        live, kept = places
+        try:
+            return browsing.read(live, offset, count)
+        except AteError:
+            return browsing.read(kept, offset, count)
+
     try:
-        return await node.threads.run(partial(browsing.read, path, offset, count))
+        return await node.threads.run(attempt)
     except OSError as exc:
         raise unavailable(f"cannot read it: {text_of(exc)}") from exc
 

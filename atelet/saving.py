@@ -15,6 +15,7 @@ from atelet import copies, uploads
 from atelet.copies import LocalCopy
 from atelet.endurance import is_away, while_away
 from atelet.faults import UNTOUCHED, reported, text_of
+from atelet.files import NotPlainError
 from atelet.node import Node, leaves
 from atelet.objects.places import Place
 from atelet.phases import Phases
@@ -22,6 +23,7 @@ from atelet.snapshots import reader
 from atelet.snapshots.reader import Stored
 from atelet.snapshots.writer import seal
 from atelet.tasks import both
+from atenode import manifest as mf
 from atenode.manifest import FileEntry
 from atenode.paths import component
 
@@ -135,6 +137,9 @@ class Saving:
             return await seal(folder, names, self.node.threads, self.phases)
         except OSError as exc:
             raise self._failed(Reason.SNAPSHOT_SAVE_FAILED, text_of(exc)) from exc
+        except NotPlainError as exc:
+            why = f"{exc} that the runtime wrote is no plain file"
+            raise self._failed(Reason.SNAPSHOT_SAVE_FAILED, why) from exc
         except AteError as exc:
             raise self._failed(Reason.SNAPSHOT_SAVE_FAILED, exc.message) from exc
 
@@ -145,6 +150,11 @@ class Saving:
             AteError: SNAPSHOT_SAVE_FAILED or SNAPSHOT_UPLOAD_FAILED; the sandbox is paused.
         """
         files = {entry.name: folder / entry.name for entry in stored.manifest.files}
+        try:
+            mf.parse(stored.raw)
+        except AteError as exc:
+            # Nobody could read it again.
+            raise self._failed(Reason.SNAPSHOT_SAVE_FAILED, exc.message) from exc
         if self.place.is_local:
             await self._save_here(files, stored.raw)
             return

@@ -146,6 +146,8 @@ def parse(raw: bytes) -> Manifest:
         AteError: SNAPSHOT_CORRUPT when it is no manifest; SNAPSHOT_INCOMPATIBLE when it is one of
             a format or cipher that this version does not know.
     """
+    if len(raw) > MAX_BYTES:
+        _corrupt(f"it has more than {MAX_BYTES} bytes")
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as exc:

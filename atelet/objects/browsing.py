@@ -1,6 +1,8 @@
 """Reads folders as they are, whatever should be in them: for diagnosis."""
 
+import contextlib
 import os
+import stat
 from pathlib import Path
 
 from ateerrors.errors import AteError
@@ -23,6 +25,15 @@ def listing(folder: Path) -> dict[str, int]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     return found
+
+
+def size(path: Path) -> int | None:
+    """Return the size in bytes of a plain file; None when there is none."""
+    with contextlib.suppress(OSError):
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            return status.st_size
+    return None
 
 
 @effect("atelet.objects.read", SYSTEM)

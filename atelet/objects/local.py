@@ -218,7 +218,8 @@ class LocalStore:
 
 
 def _sizes(folder: Path, names: Sequence[str]) -> dict[str, int]:
-    return {name: (folder / name).stat().st_size for name in names if (folder / name).is_file()}
+    sizes = {name: browsing.size(folder / name) for name in names}
+    return {name: size for name, size in sizes.items() if size is not None}
 
 
 def _forget_pages(path: Path) -> None:

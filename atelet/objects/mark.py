@@ -8,6 +8,7 @@ node remembers the mark of each store that it has used, and what is there later 
 import contextlib
 import json
 import logging
+import os
 import uuid
 from pathlib import Path
 from typing import Final
@@ -108,7 +109,10 @@ class Mark:
 
 def _read(path: Path) -> bytes | None:
     try:
-        with path.open("rb") as file:
+        with os.fdopen(fs.open_plain(path), "rb") as file:
             return file.read(_MOST_BYTES)
+    except fs.NotPlainError as exc:
+        msg = f"cannot use {path.parent} as a store of snapshots: {path.name} is no plain file"
+        raise unavailable(msg) from exc
     except (FileNotFoundError, NotADirectoryError):
         return None

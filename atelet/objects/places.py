@@ -14,6 +14,7 @@ from atenode.paths import NodePaths, component
 _FILE: Final = "file:"
 # `<location of the template>/<atespace>/<actor uid>/<snapshot id>`
 _PREFIX_PARTS: Final = 3
+_NAME_BYTES: Final = 255
 # A mount that says nothing for so long is away; shorter than what a stop of work may take.
 _FAR_PATIENCE_S: Final = 8.0
 
@@ -127,11 +128,19 @@ class Places:
         if not uri.startswith(_FILE) or (path.startswith("/") and not absolute) or not any(head):
             msg = f"{uri[:128]!r} is not file:///ABSOLUTE or file:RELATIVE to a snapshot's folder"
             raise AteError(Reason.INVALID_ARGUMENT, msg)
+        if any("\0" in part or len(part.encode()) > _NAME_BYTES for part in head):
+            msg = f"{uri[:128]!r} is no path of a file system"
+            raise AteError(Reason.INVALID_ARGUMENT, msg)
         if ".." in head:
             msg = f"{uri[:128]!r} must not contain '..'"
             raise AteError(Reason.INVALID_ARGUMENT, msg)
         prefix = "/".join(component(part, "part of a snapshot's location") for part in tail)
-        return self._state_dir / "/".join(head), prefix
+        root = self._state_dir / "/".join(head)
+        if root == self._paths.base or self._paths.base in root.parents:
+            # What is there and has other owners is removed as rubbish.
+            msg = f"{uri[:128]!r} is in the node's own folder"
+            raise AteError(Reason.INVALID_ARGUMENT, msg)
+        return root, prefix
 
     def _store(self, root: Path) -> LocalStore:
         store = self._stores.get(root)

@@ -1,5 +1,6 @@
 """Dump: everything that is there, framed right whatever happens to it; what else a node keeps."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -95,6 +96,28 @@ async def test_the_output_of_live_and_ended_activations_is_dumped(suspended: Lab
     say(suspended, 2, b"again\n")
     files = await dump(suspended)
     assert files == {"logs/1.log": b"hello\n", "logs/2.log": b"again\n"}
+
+
+async def test_an_output_that_is_moved_while_it_is_dumped_is_dumped_whole(lab: Lab) -> None:
+    await lab.run(lab.fence())
+    said = bytes(range(256)) * 3000
+    say(lab, 1, said)
+    atefail.configure("atelet.objects.read=1*off->1*delay(1500)")
+    dumping = asyncio.create_task(dump(lab))
+
+    async def is_reading() -> None:
+        assert atefail.counts().get("atelet.objects.read", 0) >= 2
+
+    await eventually(is_reading)
+    lab.ateom.hold("w0", State.PHASE_NONE)
+    await swept(lab)
+    assert await dumping == {"logs/1.log": said}
+
+
+async def test_a_log_that_goes_meanwhile_spoils_no_dump(suspended: Lab) -> None:
+    await swept(suspended)
+    suspended.paths.kept_log(ACTOR, 7).symlink_to("gone")
+    assert await dump(suspended) == {"logs/1.log": b"hello\n"}
 
 
 async def test_of_a_damaged_snapshot_everything_that_is_there_is_dumped(suspended: Lab) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from ateerrors.reason import Reason
 from ateerrors.report import Sandbox
+from atelet.objects.base import MARKER_NAME
 from atepb import atelet_pb2 as pb
 from aterpc import channels
 from tests.kit.eventually import eventually
@@ -134,3 +135,50 @@ async def test_a_folder_that_is_not_ours_keeps_nothing_from_being_removed(lab: L
     lab.ateom.changed.set()
     await eventually(swept)
     assert (lab.paths.actors / "lost+found").exists()
+
+
+async def test_what_could_not_be_described_in_a_snapshot_is_not_run(lab: Lab) -> None:
+    """Each argument is one that a program can get; its first suspend would have to fail."""
+    with refused() as errors:
+        await lab.run(lab.fence(), spec=lab.spec(command=["x" * 100_000] * 6))
+    assert errors[0].reason is Reason.TEMPLATE_INVALID
+    assert errors[0].report.sandbox is Sandbox.UNTOUCHED
+    assert lab.ateom.verbs() == []
+
+
+@pytest.mark.parametrize("link", [True, False], ids=["link", "folder"])
+async def test_what_the_runtime_wrote_that_is_no_file_is_no_snapshot(
+    running: Lab, link: bool
+) -> None:
+    async def spoil(_: object) -> None:
+        path = running.paths.activation(ACTOR, 1).checkpoint / "pages.img"
+        path.unlink()
+        path.symlink_to("/etc/hostname") if link else path.mkdir()
+
+    running.ateom.before["written"] = spoil
+    with refused() as errors:
+        await running.checkpoint(running.fence())
+    assert errors[0].reason is Reason.SNAPSHOT_SAVE_FAILED
+    assert errors[0].report.sandbox is Sandbox.PAUSED
+
+
+async def test_a_snapshot_that_nobody_could_read_again_is_not_written(running: Lab) -> None:
+    async def more(_: object) -> None:
+        (running.paths.activation(ACTOR, 1).checkpoint / "manifest.json").write_bytes(b"mine")
+
+    running.ateom.before["written"] = more
+    running.ateom.writes = ["manifest.json", *running.ateom.writes]
+    with refused() as errors:
+        await running.checkpoint(running.fence())
+    assert errors[0].reason is Reason.SNAPSHOT_SAVE_FAILED
+    assert errors[0].report.sandbox is Sandbox.PAUSED
+
+
+async def test_a_pipe_for_a_mark_makes_nobody_wait(running: Lab) -> None:
+    store = running.state / "snapshots"
+    store.mkdir()
+    os.mkfifo(store / MARKER_NAME)
+    with refused() as errors:
+        await running.stat("s1")
+    assert errors[0].reason is Reason.STORAGE_UNAVAILABLE
+    assert "plain" in errors[0].message

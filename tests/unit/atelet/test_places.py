@@ -49,6 +49,11 @@ def test_a_local_snapshot_is_the_actors_own(places: Places) -> None:
         "file:x/a/b/..",
         "file:x/a//c",
         "http://h/a/b/c",
+        "file:x\0y/a/b/c",
+        f"file:{'x' * 256}/a/b/c",
+        "file:node/snapshots/a/b/c",
+        "file:./node/a/b/c",
+        "file:///state/node/actors/a/b/c",
     ],
 )
 def test_what_is_no_place_is_invalid(places: Places, uri: str) -> None:

@@ -123,6 +123,10 @@ def test_no_damage_raises_anything_else(at: int, noise: bytes) -> None:
     )
 
 
+def test_what_no_reader_would_read_whole_is_corrupt() -> None:
+    assert _reason(example().encode() + b" " * mf.MAX_BYTES) is Reason.SNAPSHOT_CORRUPT
+
+
 def _reason(raw: bytes) -> Reason | None:
     try:
         mf.parse(raw)
