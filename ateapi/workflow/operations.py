@@ -6,6 +6,7 @@ The caller of a verb only waits: when it goes away the operation goes on.
 import asyncio
 import dataclasses
 import logging
+import re
 import uuid
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -336,7 +337,8 @@ def _told(state: OperationState, error: AteError) -> AteError:
         metadata["snapshot"] = snapshot_id
     error = error.with_metadata(**metadata)
     # A node knows uids, images and folders; who called knows the actor's name.
-    if str(state.ref) in error.message:
+    # Not as the beginning of a uid: snapshots are in folders of their atespace, too.
+    if re.search(rf"{re.escape(str(state.ref))}(?![\w/-])", error.message):
         return error
     return error.with_message(f"cannot {state.verb} {state.ref}: {error.message}")
 

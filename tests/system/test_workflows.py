@@ -384,6 +384,16 @@ async def test_a_paused_actor_whose_node_is_away_stays_paused(tmp_path: Path) ->
         await assert_at_rest(it, node, ref, "SUSPENDED")
 
 
+async def test_who_called_is_told_which_actor_it_is_about(tmp_path: Path) -> None:
+    """Also when a node speaks of a folder whose name begins as the actor's."""
+    async with control_and_node(tmp_path) as (it, node):
+        ref = await it.prepare("a")
+        node.fail("Run", Fault("before", AteError(Reason.BOOT_FAILED, "demo/abc/1 is no good")))
+        with pytest.raises(AteError) as caught:
+            await it.do("resume", ref)
+        assert caught.value.message == "cannot resume demo/a: demo/abc/1 is no good"
+
+
 async def test_a_node_that_answers_is_not_said_to_be_away(tmp_path: Path) -> None:
     """It could not write down what it was to do, for example."""
     full = AteError(
