@@ -60,7 +60,6 @@ _BEGIN = (
 )
 _FINISH = (
     Trial("finish", "ateapi.store.finish=2*error"),
-    Trial("finish", "ateapi.store.finish=1*kill"),
     Trial("finish", "ateapi.store.finish:after=1*kill"),
 )
 _START = (
@@ -157,8 +156,8 @@ WORKFLOWS = (
                 "atelet.upload.put=error(PERMISSION_DENIED)",
                 Reason.SNAPSHOT_UPLOAD_FAILED,
             ),
-            Trial("upload", "atelet.upload.put=1*kill"),
             Trial("upload", "atelet.upload.put:after=1*kill"),
+            Trial("finish", "ateapi.store.finish=1*kill"),
             *_FINISH,
         ),
     ),
@@ -169,7 +168,6 @@ WORKFLOWS = (
             *_BEGIN,
             *_SAVE,
             Trial("place", "atelet.save.put=2*error"),
-            _crash("place", "atelet.save.put=error", Reason.SNAPSHOT_SAVE_FAILED),
             Trial("place", "atelet.save.put:after=1*kill"),
             *_FINISH,
         ),
@@ -202,13 +200,12 @@ WORKFLOWS = (
         *("CRASHED", "revert", "SUSPENDED"),
         (
             Trial("store", "ateapi.store.revert=2*error"),
-            Trial("store", "ateapi.store.revert=1*kill"),
             Trial("store", "ateapi.store.revert:after=1*kill"),
             Trial("node call", "ateapi.node.StatSnapshot=1*lose-reply"),
             Trial("node call", "ateapi.node.StatSnapshot=error(INTERNAL)", Reason.INTERNAL),
             Trial("node call", "atelet.serve.StatSnapshot=1*kill"),
             Trial("manifest", "atelet.objects.manifest=2*error"),
-            Trial("fetch", "atelet.snapshot.digest=error(EIO)", Reason.STORAGE_UNAVAILABLE),
+            Trial("fetch", "atelet.snapshot.digest=1*error(EIO)"),
             Trial("fetch", "atelet.snapshot.digest=1*kill"),
         ),
     ),
@@ -217,13 +214,11 @@ WORKFLOWS = (
         *("RUNNING", "delete", "GONE"),
         (
             Trial("store", "ateapi.store.delete_actor=1*error", Reason.STORAGE_UNAVAILABLE),
-            Trial("store", "ateapi.store.delete_actor=1*kill"),
             Trial("store", "ateapi.store.delete_actor:after=1*kill"),
-            Trial("node call", "ateapi.node.Reset=2*error"),
+            Trial("node call", "ateapi.node.Reset=1*error"),
             Trial("node call", "atelet.serve.Reset=1*kill"),
-            Trial("runsc", "ateom.runtime.delete=2*error"),
+            Trial("runsc", "ateom.runtime.delete=1*error"),
             Trial("runsc", "ateom.runtime.delete=1*kill"),
-            Trial("files", "atelet.objects.delete=1*error"),
             Trial("files", "atelet.objects.delete=1*kill"),
         ),
     ),
