@@ -10,7 +10,7 @@ PY := .venv/bin/python
 DEV := .venv/.dev
 IMAGE := examples/counter/image/index.json
 
-.PHONY: help dev runsc demo test e2e check proto-check docs-check lint types bench bench-quick \
+.PHONY: help dev runsc demo test matrix e2e check proto-check docs-check lint types bench bench-quick \
 	proto docs fmt clean
 
 help: ## print the targets
@@ -32,6 +32,9 @@ demo: ## the story on this machine with real sandboxes (root; sets up all that i
 
 test: dev ## all tests but e2e
 	@$(PY) -m pytest -rs --ignore=tests/e2e $(ARGS)
+
+matrix: dev ## every case of the matrix of failures; `make test` runs a quarter of them
+	@MATRIX=all $(PY) -m pytest tests/system/test_matrix.py $(ARGS)
 
 e2e: ## the tests with a real runsc (root)
 	@tools/e2e $(ARGS)
